@@ -1,0 +1,1058 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attach. Each path walks on its own:
+ *
+ *   LOGIN -> SCAN -> DEVICE -> IDENTITY -> READY            (a path that fails undoes what it made: UNDO -> FAILED)
+ *
+ * and the volume waits for them: PATHS -> MAP -> done, or -> UNDOING -> failed. When the caller has its answer, the
+ * operation lives on until the last job it started has come back.
+ */
+#include "attach.h"
+
+#include "error.h"
+#include "identity.h"
+#include "map.h"
+#include "request.h"
+#include "scsi.h"
+#include "session.h"
+#include "sysfs.h"
+#include "text.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MS UINT64_C(1000000) /* in nanoseconds */
+
+/* With min_paths usable, portals that do not answer are waited for this much longer. */
+#define STRAGGLER_GRACE (2000 * MS)
+/* What undoing may take after the deadline before the caller is answered all the same. */
+#define UNDO_GRACE (800 * MS)
+
+/* Of the timeout, at most this is kept for making the map. */
+#define MAP_RESERVE (1000 * MS)
+
+enum {
+    LOGIN_TIMEOUT_MIN_S = 5,
+    LOGIN_TIMEOUT_MAX_S = 15, /* iscsid.conf's default; it stays with the session for its reconnects */
+};
+
+enum path_step {
+    PATH_LOGIN,
+    PATH_SCAN,
+    PATH_DEVICE,
+    PATH_IDENTITY,
+    PATH_READY,
+    PATH_UNDO,    /* deletes the disk and logs out what was made for nothing */
+    PATH_FAILED,  /* error says why */
+};
+
+enum volume_step { VOLUME_PREPARE, VOLUME_PATHS, VOLUME_MAP, VOLUME_UNDOING, VOLUME_DONE };
+
+struct attach;
+
+struct attach_path {
+    struct attach *attach;
+    struct mp_target target;
+    enum path_step step;
+    struct mp_session_entry *session; /* held until the path is let go */
+    struct mp_session_wait wait;
+    struct mp_device_watch watch;
+    struct mp_job *job; /* running for this path, or NULL */
+    bool session_existed;
+    bool disk_is_ours; /* appeared by our scan */
+    struct mp_disk disk;
+    bool has_disk;
+    int fd; /* open and locked from IDENTITY until the map is there; -1 */
+    struct mp_identity identity;
+    int32_t sid, host;
+    int32_t state; /* in the map */
+    struct manypath_path_times times;
+    struct manypath_error error;
+};
+
+struct attach {
+    struct manypath_operation operation;
+    enum volume_step step;
+    uint32_t min_paths;
+    uint32_t login_timeout_s;
+    uint64_t paths_deadline_ns; /* leaves time for the map before the operation's deadline */
+    size_t path_count;
+    struct attach_path *paths;
+    struct mp_job *map_job, *prepare_job;
+    unsigned jobs;        /* not yet back, ours or abandoned: they point to us */
+    struct mp_timer grace; /* when to stop waiting for the paths that are not there yet */
+    struct mp_warnings warnings;
+    struct manypath_attach_times times;
+    struct manypath_attachment *attachment; /* the result: filled at the end, then the caller's */
+    struct manypath_path *results;          /* of its paths */
+};
+
+static void path_fail(struct attach_path *path);
+static void volume_check(struct attach *attach);
+static void volume_fail(struct attach *attach);
+
+static uint64_t since_begin(const struct attach *attach)
+{
+    return mp_now_ns() - attach->operation.begin_ns;
+}
+
+/* For the caller while it waits, for the log afterwards. */
+__attribute__((format(printf, 2, 3)))
+static void warn(struct attach *attach, const char *format, ...)
+{
+    char text[MANYPATH_MESSAGE_SIZE];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    mp_log(&attach->operation.handle->log, MANYPATH_LOG_WARNING, "%s", text);
+    if (!attach->operation.delivered)
+        mp_warn(&attach->warnings, "%s", text);
+}
+
+/* ---- jobs: what runs in a worker owns copies of all it needs ---- */
+
+struct attach_job {
+    struct mp_job job;
+    struct attach *attach;
+    struct attach_path *path;  /* NULL: the volume's */
+    struct mp_host *host;
+    void (*finished)(struct attach_job *job); /* not called when nobody waits any more */
+    void (*discard)(struct attach_job *job);  /* frees what the result holds; may be NULL */
+    int result;
+    struct manypath_error error;
+    struct mp_disk disk;
+    struct mp_identity identity;
+    int fd;
+    char wwid[MANYPATH_WWID_SIZE];
+    uint64_t size_bytes;
+    uint64_t deadline_ns;
+    struct mp_map map;
+    size_t map_path_count;
+    struct mp_map_path *map_paths;
+};
+
+static void job_free(struct attach_job *job)
+{
+    mp_host_release(job->host);
+    free(job->map_paths);
+    free(job);
+}
+
+static void job_drop(struct mp_job *base)
+{
+    struct attach_job *job = (struct attach_job *)base;
+
+    if (job->discard != NULL)
+        job->discard(job);
+    job_free(job);
+}
+
+static void job_done(struct mp_job *base)
+{
+    struct attach_job *job = (struct attach_job *)base;
+    struct attach *attach = job->attach;
+    struct mp_job **slot = job->path != NULL                ? &job->path->job
+                           : attach->prepare_job == base    ? &attach->prepare_job
+                                                            : &attach->map_job;
+
+    attach->jobs--;
+    if (*slot == base) {
+        *slot = NULL;
+        job->finished(job);
+        job_free(job);
+    } else {
+        job_drop(base);
+    }
+}
+
+static struct attach_job *new_job(struct attach *attach, struct attach_path *path,
+                                  void (*run)(struct mp_job *),
+                                  void (*finished)(struct attach_job *))
+{
+    struct attach_job *job = calloc(1, sizeof *job);
+
+    if (job == NULL)
+        return NULL;
+    job->job.run = run;
+    job->job.done = job_done;
+    job->job.drop = job_drop;
+    job->attach = attach;
+    job->path = path;
+    job->host = mp_host_hold(attach->operation.handle->host);
+    job->finished = finished;
+    job->fd = -1;
+    if (path != NULL)
+        job->disk = path->disk;
+    return job;
+}
+
+/* Takes the job over; on failure it is freed. */
+static bool start_job(struct attach *attach, struct attach_job *job, struct mp_job **slot)
+{
+    if (mp_pool_submit(attach->operation.handle->pool, &job->job) < 0) {
+        job_free(job);
+        return false;
+    }
+    attach->jobs++;
+    *slot = &job->job;
+    return true;
+}
+
+static void abandon_job(struct attach *attach, struct mp_job **slot)
+{
+    if (*slot == NULL)
+        return;
+    mp_pool_abandon(attach->operation.handle->pool, *slot);
+    *slot = NULL;
+}
+
+/* ---- paths: failing and undoing ---- */
+
+__attribute__((format(printf, 5, 6)))
+static void path_error(struct attach_path *path, int code, int phase, int sys_errno, const char *format, ...);
+
+static void path_error(struct attach_path *path, int code, int phase, int sys_errno, const char *format, ...)
+{
+    char text[MANYPATH_MESSAGE_SIZE - 64];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    mp_error(&path->error, code, phase, sys_errno, "portal %s port %u: %s", path->target.address,
+             path->target.portal.port, text);
+    mp_copy(path->error.address, sizeof path->error.address, path->target.address);
+    path->error.port = path->target.portal.port;
+    path_fail(path);
+}
+
+/* Nothing of this path is held any more. */
+static void path_let_go(struct attach_path *path)
+{
+    struct manypath *handle = path->attach->operation.handle;
+
+    mp_engine_unwatch_device(handle, &path->watch);
+    if (path->fd >= 0)
+        close(path->fd);
+    path->fd = -1;
+    if (path->session != NULL) {
+        struct mp_session_entry *session = path->session;
+
+        mp_session_stop_waiting(&path->wait);
+        path->session = NULL;
+        mp_session_drop(session);
+    }
+}
+
+static void path_undone(struct attach_path *path)
+{
+    path_let_go(path);
+    path->step = PATH_FAILED;
+    volume_check(path->attach);
+}
+
+static void path_logged_out(struct mp_session_wait *wait, const struct manypath_error *error)
+{
+    struct attach_path *path =
+        (struct attach_path *)((char *)wait - offsetof(struct attach_path, wait));
+
+    if (error->code != 0)
+        warn(path->attach, "undoing: %s", error->message);
+    path_undone(path);
+}
+
+static void path_undo_session(struct attach_path *path)
+{
+    if (path->session == NULL || !mp_session_to_undo(path->session)) {
+        path_undone(path);
+        return;
+    }
+    path->wait.done = path_logged_out;
+    mp_session_logout(path->session, &path->wait);
+}
+
+static void delete_run(struct mp_job *base)
+{
+    struct attach_job *job = (struct attach_job *)base;
+
+    job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
+                                 job->disk.target, job->disk.lun);
+}
+
+static void delete_finished(struct attach_job *job)
+{
+    if (job->result < 0 && job->result != -ENOENT && job->result != -ENODEV)
+        warn(job->attach, "undoing: deleting %s failed with errno %d", job->disk.name,
+                -job->result);
+    job->path->has_disk = false;
+    path_undo_session(job->path);
+}
+
+/* Takes back what this path made: its disk, then its session. Used for a failed path, and for all when the volume
+ * fails. */
+static void path_undo(struct attach_path *path)
+{
+    struct attach *attach = path->attach;
+
+    abandon_job(attach, &path->job);
+    mp_engine_unwatch_device(attach->operation.handle, &path->watch);
+    mp_session_stop_waiting(&path->wait);
+    if (path->fd >= 0)
+        close(path->fd);
+    path->fd = -1;
+    path->step = PATH_UNDO;
+    if (path->has_disk && path->disk_is_ours) {
+        struct attach_job *job = new_job(attach, path, delete_run, delete_finished);
+
+        if (job != NULL && start_job(attach, job, &path->job))
+            return;
+    }
+    path_undo_session(path);
+}
+
+static void path_fail(struct attach_path *path)
+{
+    mp_log(&path->attach->operation.handle->log, MANYPATH_LOG_INFO, "path failed: %s",
+           path->error.message);
+    path_undo(path);
+}
+
+/* ---- paths: identity ---- */
+
+static void identity_run(struct mp_job *base)
+{
+    struct attach_job *job = (struct attach_job *)base;
+
+    job->result = mp_identity_open(job->host, job->disk.name, job->disk.dev, &job->identity, &job->fd,
+                                   &job->error);
+}
+
+static void identity_discard(struct attach_job *job)
+{
+    if (job->fd >= 0)
+        close(job->fd);
+}
+
+static void identity_finished(struct attach_job *job)
+{
+    struct attach_path *path = job->path;
+
+    if (job->result < 0) {
+        path_error(path, job->error.code, job->error.phase, job->error.sys_errno, "%s",
+                   job->error.message);
+        return;
+    }
+    path->fd = job->fd;
+    path->identity = job->identity;
+    path->times.identity_end_ns = since_begin(path->attach);
+    path->step = PATH_READY;
+    volume_check(path->attach);
+}
+
+static void path_identity(struct attach_path *path)
+{
+    struct attach_job *job = new_job(path->attach, path, identity_run, identity_finished);
+
+    path->step = PATH_IDENTITY;
+    path->times.device_end_ns = since_begin(path->attach);
+    if (job != NULL)
+        job->discard = identity_discard;
+    if (job == NULL || !start_job(path->attach, job, &path->job))
+        path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_IDENTITY, EAGAIN, "no thread for the inquiry");
+}
+
+/* ---- paths: device ---- */
+
+/* Reads the LUN's disk from sysfs. -EAGAIN: the SCSI device is there, its block device is not yet. */
+static int find_disk(struct attach_path *path)
+{
+    int result = mp_sysfs_find_disk(path->attach->operation.handle->host->sysfs_root, path->host,
+                                    path->sid, path->target.lun, &path->disk);
+
+    path->has_disk = result == 0;
+    if (result == 0 && path->disk.dev == 0)
+        result = -EAGAIN;
+    return result;
+}
+
+static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *event)
+{
+    struct attach_path *path =
+        (struct attach_path *)((char *)watch - offsetof(struct attach_path, watch));
+    char session[32];
+
+    if (event != NULL) {
+        snprintf(session, sizeof session, "/session%d/", path->sid);
+        if (event->action != MP_UEVENT_ADD || strcmp(event->subsystem, "block") != 0 ||
+            strstr(event->devpath, session) == NULL)
+            return;
+    }
+    if (find_disk(path) != 0)
+        return; /* another LUN of the session; a device that vanished is left to the deadline */
+    mp_engine_unwatch_device(path->attach->operation.handle, watch);
+    path_identity(path);
+}
+
+static void path_device(struct attach_path *path)
+{
+    int result;
+
+    path->step = PATH_DEVICE;
+    path->times.scan_end_ns = since_begin(path->attach);
+    path->watch.seen = device_seen;
+    /* watch first, then look: nothing falls between */
+    mp_engine_watch_device(path->attach->operation.handle, &path->watch);
+    result = find_disk(path);
+    if (result == -EAGAIN)
+        return;
+    mp_engine_unwatch_device(path->attach->operation.handle, &path->watch);
+    if (result == 0)
+        path_identity(path);
+    else
+        path_error(path, MANYPATH_E_LUN_NOT_FOUND, MANYPATH_PHASE_SCAN, 0,
+                   "target %s offers no LUN %" PRIu64
+                   " to this host; check that the volume is exported to this initiator",
+                   path->target.iqn, path->target.lun);
+}
+
+/* ---- paths: scan ---- */
+
+static void scan_run(struct mp_job *base)
+{
+    struct attach_job *job = (struct attach_job *)base;
+
+    job->result = mp_scsi_scan(job->host->sysfs_root, job->disk.host, 0, 0, job->disk.lun);
+}
+
+static void path_login(struct attach_path *path);
+
+static void scan_finished(struct attach_job *job)
+{
+    struct attach_path *path = job->path;
+    enum mp_session_state state;
+
+    if (job->result < 0) {
+        path_error(path, job->result == -EACCES ? MANYPATH_E_PERMISSION : MANYPATH_E_DEVICE,
+                   MANYPATH_PHASE_SCAN, job->result, "scanning SCSI host %d failed with errno %d",
+                   job->disk.host, -job->result);
+        return;
+    }
+    /* the kernel scans nothing, and says so to nobody, while the session is not logged in */
+    if (mp_sysfs_session_state(job->host->sysfs_root, path->sid, &state) < 0 ||
+        state != MP_SESSION_LOGGED_IN) {
+        path_login(path);
+        return;
+    }
+    path->disk_is_ours = true;
+    path_device(path);
+}
+
+static void path_scan(struct attach_path *path)
+{
+    int result = find_disk(path);
+
+    path->step = PATH_SCAN;
+    if (result == 0 || result == -EAGAIN) {
+        path_device(path);
+        return;
+    }
+    struct attach_job *job = new_job(path->attach, path, scan_run, scan_finished);
+
+    if (job != NULL) {
+        job->disk.host = path->host;
+        job->disk.lun = path->target.lun;
+    }
+    if (job == NULL || !start_job(path->attach, job, &path->job))
+        path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_SCAN, EAGAIN, "no thread for the scan");
+}
+
+/* ---- paths: login ---- */
+
+static uint64_t relative(const struct attach *attach, uint64_t ns)
+{
+    return ns > attach->operation.begin_ns ? ns - attach->operation.begin_ns : 0;
+}
+
+static void path_logged_in(struct mp_session_wait *wait, const struct manypath_error *error)
+{
+    struct attach_path *path =
+        (struct attach_path *)((char *)wait - offsetof(struct attach_path, wait));
+    struct attach *attach = path->attach;
+
+    path->times.login_begin_ns = relative(attach, mp_session_login_begin_ns(path->session));
+    if (error->code != 0) {
+        path->error = *error;
+        path_fail(path);
+        return;
+    }
+    path->times.login_end_ns = since_begin(attach);
+    path->sid = mp_session_sid(path->session);
+    path->host = mp_session_host(path->session);
+    path->session_existed = mp_session_existed(path->session);
+    path_scan(path);
+}
+
+static void path_login(struct attach_path *path)
+{
+    path->step = PATH_LOGIN;
+    path->wait.done = path_logged_in;
+    mp_session_login(path->session, &path->wait, path->attach->login_timeout_s);
+}
+
+/* ---- the volume: success ---- */
+
+static void path_result(const struct attach *attach, const struct attach_path *path,
+                        struct manypath_path *result)
+{
+    bool mapped = attach->operation.error.code == 0 && path->step == PATH_READY;
+
+    mp_copy(result->address, sizeof result->address, path->target.address);
+    mp_copy(result->iqn, sizeof result->iqn, path->target.iqn);
+    result->port = path->target.portal.port;
+    result->lun = path->target.lun;
+    result->state = mapped                      ? path->state
+                    : path->step == PATH_LOGIN  ? MANYPATH_PATH_PENDING
+                                                : MANYPATH_PATH_FAILED;
+    result->sid = path->sid;
+    result->host = mapped ? path->disk.host : -1;
+    result->channel = mapped ? path->disk.channel : -1;
+    result->target = mapped ? path->disk.target : -1;
+    result->session_was_there = path->session_existed;
+    mp_copy(result->device, sizeof result->device, path->disk.name);
+    result->times = path->times;
+    result->error = path->error;
+    if (!mapped && path->error.code == 0)
+        mp_error(&result->error, attach->operation.error.code, MANYPATH_PHASE_NONE, 0,
+                 "given up because the attach failed");
+}
+
+/* Fills in the result and wakes the caller. What is still being undone goes on. */
+static void volume_finish(struct attach *attach)
+{
+    struct manypath_operation *operation = &attach->operation;
+    struct manypath_attachment *attachment = attach->attachment;
+
+    mp_engine_disarm(operation->handle, &attach->grace);
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        path_result(attach, path, &attach->results[i]);
+        if (path->step != PATH_UNDO) {
+            abandon_job(attach, &path->job);
+            path_let_go(path);
+        }
+    }
+    attach->step = VOLUME_DONE;
+    attach->times.total_ns = since_begin(attach) + attach->times.queue_ns;
+    attachment->times = attach->times;
+    attachment->path_count = attach->path_count;
+    attachment->warning_count = attach->warnings.count;
+    attachment->warnings = attach->warnings.texts;
+    attach->warnings = (struct mp_warnings){0};
+    mp_operation_deliver(operation);
+}
+
+/* What the volume saw of each phase: from the end of the one before to the last path of the map. */
+static void volume_times(struct attach *attach)
+{
+    struct manypath_attach_times *times = &attach->times;
+    uint64_t at = times->prepare_ns;
+    uint64_t *into[] = {&times->login_ns, &times->scan_ns, &times->device_ns, &times->identity_ns};
+    uint64_t last[4] = {at, at, at, at};
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        const struct attach_path *path = &attach->paths[i];
+        const uint64_t ends[] = {path->times.login_end_ns, path->times.scan_end_ns,
+                                 path->times.device_end_ns, path->times.identity_end_ns};
+
+        for (size_t p = 0; p < 4 && path->step == PATH_READY; p++)
+            if (ends[p] > last[p])
+                last[p] = ends[p];
+    }
+    for (size_t p = 0; p < 4; p++) {
+        *into[p] = last[p] - at;
+        at = last[p];
+    }
+    times->map_ns = since_begin(attach) - at;
+}
+
+static void map_run(struct mp_job *base)
+{
+    struct attach_job *job = (struct attach_job *)base;
+
+    job->result = mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths,
+                              job->map_path_count, job->deadline_ns, &job->map, &job->error);
+}
+
+static void map_finished(struct attach_job *job)
+{
+    struct attach *attach = job->attach;
+    size_t at = 0;
+
+    if (job->result < 0) {
+        attach->operation.error = job->error;
+        volume_fail(attach);
+        return;
+    }
+    mp_copy(attach->attachment->device, sizeof attach->attachment->device, job->map.device);
+    mp_copy(attach->attachment->name, sizeof attach->attachment->name, job->map.name);
+    mp_copy(attach->attachment->wwid, sizeof attach->attachment->wwid, job->wwid);
+    attach->attachment->size_bytes = job->map.size_bytes;
+    attach->attachment->map_was_there = job->map.existed;
+    attach->attachment->multipathd_running = job->map.multipathd_running;
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        if (path->step != PATH_READY)
+            continue;
+        path->state = job->map_paths[at++].state;
+        mp_session_keep(path->session);
+    }
+    if (!job->map.wwid_listed)
+        warn(attach,
+                "the WWID could not be added to %s/wwids; a multipathd in strict mode removes the map "
+                "when it is reconfigured while the map is closed",
+                attach->operation.handle->host->multipath_dir);
+    if (job->map.size_bytes != job->size_bytes)
+        warn(attach, "the map has %" PRIu64 " bytes and its paths have %" PRIu64,
+                job->map.size_bytes, job->size_bytes);
+    volume_times(attach);
+    volume_finish(attach);
+}
+
+static void volume_map(struct attach *attach, const struct mp_identity *identity, size_t count)
+{
+    struct attach_job *job = new_job(attach, NULL, map_run, map_finished);
+
+    attach->step = VOLUME_MAP;
+    mp_engine_disarm(attach->operation.handle, &attach->grace);
+    if (job != NULL)
+        job->map_paths = calloc(count, sizeof *job->map_paths);
+    if (job != NULL && job->map_paths != NULL) {
+        for (size_t i = 0; i < attach->path_count; i++) {
+            const struct attach_path *path = &attach->paths[i];
+            struct mp_map_path *member = &job->map_paths[job->map_path_count];
+
+            if (path->step != PATH_READY)
+                continue;
+            member->dev = path->disk.dev;
+            member->state = MANYPATH_PATH_ACTIVE;
+            mp_copy(member->name, sizeof member->name, path->disk.name);
+            mp_copy(member->dh_state, sizeof member->dh_state, path->disk.dh_state);
+            job->map_path_count++;
+        }
+        mp_copy(job->wwid, sizeof job->wwid, identity->wwid);
+        job->size_bytes = identity->size_bytes;
+        job->deadline_ns = attach->operation.deadline_ns;
+        if (start_job(attach, job, &attach->map_job))
+            return;
+    } else if (job != NULL) {
+        job_free(job);
+    }
+    mp_error(&attach->operation.error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_MAP, EAGAIN,
+             "no thread or memory for making the map");
+    volume_fail(attach);
+}
+
+/* ---- the volume: choosing ---- */
+
+static bool same_identity(const struct mp_identity *a, const struct mp_identity *b)
+{
+    return a->size_bytes == b->size_bytes && strcmp(a->wwid, b->wwid) == 0;
+}
+
+/* The identity that most ready paths have; NULL when two are equally frequent: nobody can say which is right. */
+static const struct mp_identity *majority(const struct attach *attach, size_t *ret_votes)
+{
+    const struct mp_identity *best = NULL;
+    size_t best_votes = 0;
+    bool tie = false;
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        const struct attach_path *path = &attach->paths[i];
+        size_t votes = 0;
+
+        if (path->step != PATH_READY)
+            continue;
+        for (size_t k = 0; k < attach->path_count; k++)
+            votes += attach->paths[k].step == PATH_READY &&
+                     same_identity(&attach->paths[k].identity, &path->identity);
+        if (votes > best_votes) {
+            best = &path->identity;
+            best_votes = votes;
+            tie = false;
+        } else if (votes == best_votes && !same_identity(best, &path->identity)) {
+            tie = true;
+        }
+    }
+    *ret_votes = best_votes;
+    return tie ? NULL : best;
+}
+
+/* Never the wrong disk: paths that disagree are kept out, and named. */
+static void volume_choose(struct attach *attach)
+{
+    size_t votes;
+    const struct mp_identity *identity = majority(attach, &votes);
+    struct mp_identity chosen;
+
+    if (identity == NULL) {
+        struct manypath_error *error = &attach->operation.error;
+
+        mp_error(error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
+                 "the paths lead to different disks and no identity has a majority; check the targets "
+                 "and LUNs of the request");
+        for (size_t i = 0; i < attach->path_count; i++)
+            if (attach->paths[i].step == PATH_READY)
+                mp_error(&attach->paths[i].error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
+                         "%s is disk %s of %" PRIu64 " bytes", attach->paths[i].disk.name,
+                         attach->paths[i].identity.wwid, attach->paths[i].identity.size_bytes);
+        volume_fail(attach);
+        return;
+    }
+    chosen = *identity;
+    attach->step = VOLUME_MAP; /* odd ones out report back while we go on */
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        if (path->step == PATH_READY && !same_identity(&path->identity, &chosen)) {
+            warn(attach, "%s through portal %s is disk %s of %" PRIu64
+                    " bytes, not %s of %" PRIu64 ": kept out",
+                    path->disk.name, path->target.address, path->identity.wwid,
+                    path->identity.size_bytes, chosen.wwid, chosen.size_bytes);
+            path_error(path, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
+                       "%s is disk %s of %" PRIu64 " bytes, the other paths are %s of %" PRIu64
+                       "; it was kept out of the map",
+                       path->disk.name, path->identity.wwid, path->identity.size_bytes, chosen.wwid,
+                       chosen.size_bytes);
+        }
+    }
+    if (votes < attach->min_paths) {
+        mp_error(&attach->operation.error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
+                 "only %zu paths lead to the same disk; %u were asked for", votes, attach->min_paths);
+        volume_fail(attach);
+        return;
+    }
+    volume_map(attach, &chosen, votes);
+}
+
+/* The error that stands for the volume: the first of the most telling kind. */
+static void volume_error(struct attach *attach, size_t ready)
+{
+    const struct manypath_error *first = NULL;
+    struct manypath_error *error = &attach->operation.error;
+    size_t failed = 0;
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        const struct manypath_error *one = &attach->paths[i].error;
+
+        if (one->code == 0)
+            continue;
+        failed++;
+        /* "no answer" says least: prefer any other */
+        if (first == NULL || (first->code == MANYPATH_E_NO_ANSWER && one->code != MANYPATH_E_NO_ANSWER))
+            first = one;
+    }
+    if (first == NULL) {
+        mp_error(error, MANYPATH_E_DEVICE, MANYPATH_PHASE_DEVICE, 0, "no path became usable");
+        return;
+    }
+    *error = *first;
+    if (attach->path_count > 1 || ready > 0)
+        snprintf(error->message, sizeof error->message,
+                 "%zu of %zu paths failed, %zu usable, %u wanted; %.380s", failed, attach->path_count,
+                 ready, attach->min_paths, first->message);
+}
+
+static void volume_check(struct attach *attach)
+{
+    size_t ready = 0, undoing = 0, trying = 0, silent = 0;
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        const struct attach_path *path = &attach->paths[i];
+
+        ready += path->step == PATH_READY;
+        undoing += path->step == PATH_UNDO;
+        silent += path->step == PATH_LOGIN;
+        trying += path->step < PATH_READY;
+    }
+    if (attach->step == VOLUME_UNDOING && undoing == 0 && trying == 0 && ready == 0) {
+        volume_finish(attach);
+        return;
+    }
+    if (attach->step != VOLUME_PATHS)
+        return;
+    if (trying == 0 && ready >= attach->min_paths) {
+        volume_choose(attach);
+    } else if (ready + trying < attach->min_paths) {
+        volume_error(attach, ready);
+        volume_fail(attach);
+    } else if (ready >= attach->min_paths && trying == silent &&
+               attach->grace.at_ns > mp_now_ns() + STRAGGLER_GRACE) {
+        mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + STRAGGLER_GRACE);
+    }
+}
+
+/* Goes on without the paths that are not there yet, if the others are enough. */
+static void leave_stragglers(struct attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        if (path->step == PATH_LOGIN) {
+            mp_session_pending(path->session, &path->error);
+            warn(attach, "%s; the path was left out", path->error.message);
+        } else if (path->step < PATH_READY) {
+            attach->step = VOLUME_MAP; /* failing paths do not decide any more */
+            path_error(path, MANYPATH_E_DEVICE, MANYPATH_PHASE_DEVICE, ETIMEDOUT,
+                       "LUN %" PRIu64 " did not become a usable disk in time; the path was left out",
+                       path->target.lun);
+        }
+    }
+    volume_choose(attach);
+}
+
+static void grace_over(struct mp_timer *timer)
+{
+    struct attach *attach = (struct attach *)((char *)timer - offsetof(struct attach, grace));
+    uint64_t now = mp_now_ns();
+    bool patient = now < attach->paths_deadline_ns;
+    size_t ready = 0;
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        const struct attach_path *path = &attach->paths[i];
+
+        ready += path->step == PATH_READY;
+        /* a request that iscsid got only now deserves its own grace */
+        if (patient && path->step == PATH_LOGIN &&
+            mp_session_silence_ns(path->session) < STRAGGLER_GRACE) {
+            mp_engine_arm(attach->operation.handle, timer, now + STRAGGLER_GRACE / 4);
+            return;
+        }
+    }
+    if (ready >= attach->min_paths)
+        leave_stragglers(attach);
+}
+
+/* ---- the volume: failure ---- */
+
+/* Everything that this operation made is taken back, then the caller is told. */
+static void volume_fail(struct attach *attach)
+{
+    struct manypath *handle = attach->operation.handle;
+
+    attach->step = VOLUME_UNDOING;
+    mp_engine_disarm(handle, &attach->grace);
+    abandon_job(attach, &attach->map_job);
+    abandon_job(attach, &attach->prepare_job);
+    mp_engine_arm(handle, &attach->operation.timer, mp_now_ns() + UNDO_GRACE);
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step < PATH_UNDO)
+            path_undo(&attach->paths[i]);
+    volume_check(attach);
+}
+
+static void attach_cancel(struct manypath_operation *operation, int code)
+{
+    struct attach *attach = (struct attach *)operation;
+    size_t ready = 0;
+
+    if (attach->step == VOLUME_UNDOING) {
+        if (code == MANYPATH_E_TIMEOUT) { /* the undo grace */
+            snprintf(operation->error.message + strlen(operation->error.message),
+                     sizeof operation->error.message - strlen(operation->error.message),
+                     " (still undoing in the background)");
+            volume_finish(attach);
+        }
+        return;
+    }
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        ready += path->step == PATH_READY;
+        if (path->step == PATH_LOGIN)
+            mp_session_pending(path->session, &path->error);
+    }
+    if (code == MANYPATH_E_TIMEOUT && attach->step == VOLUME_PATHS)
+        volume_error(attach, ready);
+    else
+        mp_error(&operation->error, code, attach->step == VOLUME_MAP ? MANYPATH_PHASE_MAP : MANYPATH_PHASE_LOGIN,
+                 0, code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the attach was cancelled");
+    if (code == MANYPATH_E_TIMEOUT)
+        operation->error.code = MANYPATH_E_TIMEOUT;
+    volume_fail(attach);
+}
+
+/* ---- beginning and ending ---- */
+
+static void volume_paths(struct attach *attach)
+{
+    attach->step = VOLUME_PATHS;
+    attach->times.prepare_ns = since_begin(attach);
+    mp_engine_arm(attach->operation.handle, &attach->grace, attach->paths_deadline_ns);
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step == PATH_LOGIN && attach->step == VOLUME_PATHS)
+            path_login(&attach->paths[i]);
+}
+
+static void prepare_run(struct mp_job *base)
+{
+    struct attach_job *job = (struct attach_job *)base;
+
+    job->result = mp_map_supported(job->host, &job->error);
+}
+
+static void prepare_finished(struct attach_job *job)
+{
+    struct attach *attach = job->attach;
+
+    if (job->result < 0) {
+        attach->operation.error = job->error;
+        attach->operation.error.phase = MANYPATH_PHASE_PREPARE;
+        volume_fail(attach);
+        return;
+    }
+    atomic_store(&job->host->multipath_known, true);
+    volume_paths(attach);
+}
+
+static void attach_begin(struct manypath_operation *operation)
+{
+    struct attach *attach = (struct attach *)operation;
+    struct manypath *handle = operation->handle;
+
+    attach->times.queue_ns = operation->begin_ns - operation->submit_ns;
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        path->session = mp_session_hold(handle->sessions, &path->target.portal, path->target.iqn);
+        if (path->session == NULL) {
+            mp_error(&operation->error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, ENOMEM, "out of memory");
+            volume_fail(attach);
+            return;
+        }
+    }
+    if (atomic_load(&handle->host->multipath_known)) {
+        volume_paths(attach);
+        return;
+    }
+    /* no session is made for nothing on a kernel without multipath; asked once, as it may load a module */
+    struct attach_job *job = new_job(attach, NULL, prepare_run, prepare_finished);
+
+    if (job == NULL || !start_job(attach, job, &attach->prepare_job)) {
+        mp_error(&operation->error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, EAGAIN,
+                 "no thread for asking device-mapper");
+        volume_fail(attach);
+    }
+}
+
+static bool attach_idle(const struct manypath_operation *operation)
+{
+    const struct attach *attach = (const struct attach *)operation;
+
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step == PATH_UNDO)
+            return false;
+    return attach->jobs == 0;
+}
+
+static void attach_free(struct manypath_operation *operation)
+{
+    struct attach *attach = (struct attach *)operation;
+
+    manypath_attachment_free(attach->attachment);
+    manypath_paths_free(attach->results);
+    free(attach->paths);
+    free(attach);
+}
+
+int mp_attach_new(struct manypath *handle, const struct manypath_attach_request *request,
+                  struct manypath_operation **ret_operation, struct manypath_error *err)
+{
+    struct mp_target *targets = NULL;
+    size_t count = 0;
+    int result = mp_request_timeout(request->timeout_ms, err);
+
+    if (result == 0)
+        result = mp_request_targets(request->targets, request->target_count, &targets, &count, err);
+    if (result == 0 && request->min_paths > count)
+        result = mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
+                          "min_paths is %u, but the request names only %zu different paths",
+                          request->min_paths, count);
+    if (result < 0) {
+        free(targets);
+        return result;
+    }
+    struct attach *attach = calloc(1, sizeof *attach);
+
+    if (attach != NULL) {
+        attach->paths = calloc(count, sizeof *attach->paths);
+        attach->attachment = calloc(1, sizeof *attach->attachment);
+        attach->results = calloc(count, sizeof *attach->results);
+    }
+    if (attach == NULL || attach->paths == NULL || attach->attachment == NULL || attach->results == NULL)
+        result = mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_REQUEST, ENOMEM, "out of memory");
+    else
+        result = mp_operation_init(&attach->operation, handle, request->timeout_ms, err);
+    if (result < 0) {
+        free(targets);
+        if (attach != NULL)
+            attach_free(&attach->operation);
+        return result;
+    }
+    uint32_t seconds = request->timeout_ms / 2000;
+    uint64_t reserve_ns = (uint64_t)request->timeout_ms * 1000000 / 10;
+
+    attach->operation.begin = attach_begin;
+    attach->operation.cancel = attach_cancel;
+    attach->operation.idle = attach_idle;
+    attach->operation.free = attach_free;
+    attach->grace.fire = grace_over;
+    attach->min_paths = request->min_paths != 0 ? request->min_paths : 1;
+    attach->login_timeout_s = seconds < LOGIN_TIMEOUT_MIN_S   ? LOGIN_TIMEOUT_MIN_S
+                              : seconds > LOGIN_TIMEOUT_MAX_S ? LOGIN_TIMEOUT_MAX_S
+                                                              : seconds;
+    attach->paths_deadline_ns =
+        attach->operation.deadline_ns - (reserve_ns < MAP_RESERVE ? reserve_ns : MAP_RESERVE);
+    attach->path_count = count;
+    for (size_t i = 0; i < count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        path->attach = attach;
+        path->target = targets[i];
+        path->fd = path->sid = path->host = -1;
+    }
+    free(targets);
+    *ret_operation = &attach->operation;
+    return 0;
+}
+
+int mp_attach_result(struct manypath_operation *operation, struct manypath_attachment **ret_attachment,
+                     struct manypath_path **ret_paths, size_t *ret_path_count, struct manypath_error *err)
+{
+    struct attach *attach = (struct attach *)operation;
+
+    if (operation->error.code == 0) {
+        attach->attachment->paths = attach->results;
+        *ret_attachment = attach->attachment;
+        attach->attachment = NULL;
+        attach->results = NULL;
+        return 0;
+    }
+    if (err != NULL)
+        *err = operation->error;
+    if (ret_paths != NULL && ret_path_count != NULL) {
+        *ret_paths = attach->results;
+        *ret_path_count = attach->path_count;
+        attach->results = NULL;
+    }
+    return operation->error.code;
+}

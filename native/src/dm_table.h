@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The multipath target's table and status lines (kernel drivers/md/dm-mpath.c). Pure; bounded parsers. */
+#ifndef MP_DM_TABLE_H
+#define MP_DM_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { MP_TABLE_PATHS_MAX = 1024 };
+
+/*
+ * One group of all paths, selector service-time, features "0" (never queueing: nobody may be there to stop
+ * it), hardware handler "1 <handler>" or "0" when handler is "" (facts/multipath-dm 2.2).
+ * malloc'ed. -EINVAL: no path, too many, a number that is none of a block device, or a handler that is too
+ * long or has bytes other than [a-z0-9_].
+ */
+int mp_table_build(const dev_t *paths, size_t count, const char *handler, char **ret_params);
+
+struct mp_table_path {
+    dev_t dev;
+    bool active;          /* status only */
+    uint32_t fail_count;  /* status only */
+    uint32_t group;       /* 1.. */
+};
+
+struct mp_table {
+    bool queue_if_no_path;
+    char handler[16];     /* "" if none */
+    size_t path_count;
+    struct mp_table_path *paths; /* malloc'ed */
+};
+
+/* Parses a table line, or a status line. -EPROTO: not one. Free with mp_table_free(). */
+int mp_table_parse(const char *params, struct mp_table *ret_table);
+int mp_table_parse_status(const char *params, struct mp_table *ret_table);
+void mp_table_free(struct mp_table *table);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who a disk is, read from the disk itself. Blocks: call from a worker. */
+#ifndef MP_IDENTITY_H
+#define MP_IDENTITY_H
+
+#include "host.h"
+
+#include <sys/types.h>
+
+struct mp_identity {
+    char wwid[MANYPATH_WWID_SIZE];
+    uint64_t size_bytes;
+};
+
+/*
+ * Opens <dev_root>/name (it must still be device `dev`), reads VPD 0x83 and the size. On success *ret_fd is an open
+ * descriptor with an exclusive flock if that could be had at once: udevd leaves the disk alone until it is closed
+ * (systemd.io/BLOCK_DEVICE_LOCKING), so that it sees a map's member and no bare disk. Returns 0 or a negative
+ * manypath_code.
+ */
+int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
+                     struct mp_identity *ret_identity, int *ret_fd, struct manypath_error *err);
+
+#endif

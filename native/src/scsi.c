@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "scsi.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <scsi/sg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum {
+    INQUIRY = 0x12, /* SPC-4 6.6 */
+    INQUIRY_EVPD = 0x01,
+    VPD_HEADER_SIZE = 4, /* SPC-4 7.8.1 */
+    FIRST_LENGTH = 252,  /* old targets look at the low byte of the allocation length only */
+    ALLOCATION_MAX = 0xffff,
+    SENSE_SIZE = 64,
+    ATTEMPTS_MAX = 4, /* the first and three after UNIT ATTENTION */
+
+    STATUS_GOOD = 0x00, /* SAM-5 5.3.1 */
+    STATUS_CHECK_CONDITION = 0x02,
+
+    SENSE_NONE = 0x0, /* SPC-4 4.5.6 */
+    SENSE_RECOVERED = 0x1,
+    SENSE_ILLEGAL_REQUEST = 0x5,
+    SENSE_UNIT_ATTENTION = 0x6,
+    SENSE_UNKNOWN = 0xff,
+
+    HOST_TIME_OUT = 0x03,  /* kernel include/scsi/scsi_status.h DID_TIME_OUT */
+    DRIVER_TIMEOUT = 0x06, /* kernel include/scsi/sg.h */
+    DRIVER_SENSE = 0x08,
+
+    QUALIFIER_NO_LUN = 3, /* SPC-4 table 174: not capable of supporting a device at this LUN */
+};
+
+/* Weak so that a test can answer instead of the kernel. */
+__attribute__((weak)) int mp_scsi_ioctl(int fd, unsigned long request, void *argument)
+{
+    return ioctl(fd, request, argument) < 0 ? -errno : 0;
+}
+
+static int write_attribute(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    ssize_t written;
+
+    if (fd < 0)
+        return -errno;
+    do
+        written = write(fd, text, strlen(text));
+    while (written < 0 && errno == EINTR);
+    int error = errno;
+
+    close(fd);
+    if (written < 0)
+        return -error;
+    return (size_t)written == strlen(text) ? 0 : -EIO;
+}
+
+int mp_scsi_scan(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
+{
+    char path[PATH_MAX];
+    char text[80];
+    int length = snprintf(path, sizeof path, "%s/class/scsi_host/host%" PRId32 "/scan", root, host);
+
+    if (length < 0 || (size_t)length >= sizeof path)
+        return -ENAMETOOLONG;
+    snprintf(text, sizeof text, "%" PRId32 " %" PRId32 " %" PRIu64, channel, target, lun);
+    return write_attribute(path, text);
+}
+
+int mp_scsi_delete(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
+{
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof path,
+                          "%s/class/scsi_device/%" PRId32 ":%" PRId32 ":%" PRId32 ":%" PRIu64
+                          "/device/delete",
+                          root, host, channel, target, lun);
+
+    if (length < 0 || (size_t)length >= sizeof path)
+        return -ENAMETOOLONG;
+    int r = write_attribute(path, "1");
+
+    /* somebody else's delete is under way (kernel scsi_sysfs.c sdev_store_delete) */
+    return r == -ENODEV || r == -ENXIO ? -ENOENT : r;
+}
+
+int mp_scsi_size(int fd, uint64_t *ret_bytes)
+{
+    uint64_t bytes = 0;
+    int r = mp_scsi_ioctl(fd, BLKGETSIZE64, &bytes);
+
+    if (r < 0)
+        return r;
+    *ret_bytes = bytes;
+    return 0;
+}
+
+/* Fixed and descriptor format, SPC-4 4.5.2 and 4.5.3. */
+static unsigned sense_key(const uint8_t *sense, size_t length)
+{
+    if (length < 1)
+        return SENSE_UNKNOWN;
+    switch (sense[0] & 0x7f) {
+    case 0x70:
+    case 0x71:
+        return length > 2 ? sense[2] & 0x0fu : SENSE_UNKNOWN;
+    case 0x72:
+    case 0x73:
+        return length > 1 ? sense[1] & 0x0fu : SENSE_UNKNOWN;
+    default:
+        return SENSE_UNKNOWN;
+    }
+}
+
+/* What became of a command: 0, -EAGAIN after UNIT ATTENTION, or an error of mp_scsi_vpd(). */
+static int command_result(const struct sg_io_hdr *io, const uint8_t *sense)
+{
+    unsigned driver = io->driver_status & 0x0fu;
+    size_t sense_length = io->sb_len_wr <= SENSE_SIZE ? io->sb_len_wr : SENSE_SIZE;
+
+    if (io->host_status == HOST_TIME_OUT || driver == DRIVER_TIMEOUT)
+        return -ETIMEDOUT;
+    if (io->host_status != 0 || (driver != 0 && driver != DRIVER_SENSE))
+        return -EIO;
+    if (io->status != STATUS_CHECK_CONDITION && driver != DRIVER_SENSE)
+        return io->status == STATUS_GOOD ? 0 : -EIO;
+    switch (sense_key(sense, sense_length)) {
+    case SENSE_NONE:
+    case SENSE_RECOVERED:
+        return 0;
+    case SENSE_ILLEGAL_REQUEST:
+        return -EOPNOTSUPP;
+    case SENSE_UNIT_ATTENTION:
+        return -EAGAIN;
+    default:
+        return -EIO;
+    }
+}
+
+static int inquire_once(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
+                        size_t *ret_received)
+{
+    uint8_t sense[SENSE_SIZE] = {0};
+    uint8_t command[6] = {INQUIRY, INQUIRY_EVPD, page, (uint8_t)(size >> 8), (uint8_t)size, 0};
+    struct sg_io_hdr io = {
+        .interface_id = 'S',
+        .dxfer_direction = SG_DXFER_FROM_DEV,
+        .cmd_len = sizeof command,
+        .mx_sb_len = sizeof sense,
+        .dxfer_len = (unsigned)size,
+        .dxferp = buffer,
+        .cmdp = command,
+        .sbp = sense,
+        .timeout = timeout_ms,
+    };
+
+    memset(buffer, 0, size);
+    int r = mp_scsi_ioctl(fd, SG_IO, &io);
+
+    if (r == 0)
+        r = command_result(&io, sense);
+    if (r < 0)
+        return r;
+    if (io.resid < 0 || (size_t)io.resid > size)
+        return -EPROTO;
+    *ret_received = size - (size_t)io.resid;
+    return 0;
+}
+
+/* One page, one allocation length. *ret_length is what the page says, *ret_received what came. */
+static int inquire(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
+                   size_t *ret_length, size_t *ret_received)
+{
+    size_t received = 0;
+    int r = -EAGAIN;
+
+    for (int attempt = 0; r == -EAGAIN && attempt < ATTEMPTS_MAX; attempt++)
+        r = inquire_once(fd, page, buffer, size, timeout_ms, &received);
+    if (r < 0)
+        return r == -EAGAIN ? -EIO : r;
+    if (received < VPD_HEADER_SIZE)
+        return -EPROTO;
+    if (buffer[0] >> 5 == QUALIFIER_NO_LUN)
+        return -ENODEV;
+    if (buffer[1] != page)
+        return -EPROTO;
+    *ret_length = VPD_HEADER_SIZE + ((size_t)buffer[2] << 8 | buffer[3]);
+    *ret_received = received;
+    return 0;
+}
+
+int mp_scsi_vpd(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
+                size_t *ret_length)
+{
+    size_t length, received;
+
+    if (size < VPD_HEADER_SIZE)
+        return -EINVAL;
+    if (size > ALLOCATION_MAX)
+        size = ALLOCATION_MAX;
+    size_t asked = size < FIRST_LENGTH ? size : FIRST_LENGTH;
+    int r = inquire(fd, page, buffer, asked, timeout_ms, &length, &received);
+
+    if (r == 0 && length > asked && asked < size) {
+        asked = length < size ? length : size;
+        r = inquire(fd, page, buffer, asked, timeout_ms, &length, &received);
+    }
+    if (r < 0)
+        return r;
+    *ret_length = length < received ? length : received;
+    return 0;
+}

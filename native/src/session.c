@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "session.h"
+
+#include "client.h"
+#include "error.h"
+#include "iscsid_codec.h"
+#include "sysfs.h"
+#include "text.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#define MS UINT64_C(1000000) /* in nanoseconds */
+
+/* The kernel sends no event when a software iSCSI session is logged in, so its state is polled; only after iscsid
+ * answered, or when its answer is late. */
+#define SETTLE_POLL (20 * MS)
+/* iscsid 2.1.10 never answers a login with manual scan (open-iscsi issue 484): look for ourselves. */
+#define ANSWER_CHECK (200 * MS)
+/* iscsid keeps a dead portal to itself until its login timeout: ask the portal ourselves. */
+#define PORTAL_CHECK_AFTER (1000 * MS)
+/* How long a session may take to show in sysfs, or to leave it, after iscsid said so. */
+#define SETTLE_LIMIT (5000 * MS)
+
+enum entry_state { IDLE, IN_LOGIN, SETTLE, UP, IN_LOGOUT, LEAVING };
+
+LIST_HEAD(wait_list, mp_session_wait);
+
+struct mp_session_entry {
+    TAILQ_ENTRY(mp_session_entry) link;
+    struct mp_sessions *sessions;
+    struct mp_portal portal;
+    char address[MANYPATH_ADDRESS_SIZE];
+    char iqn[MANYPATH_IQN_SIZE];
+    enum entry_state state;
+    unsigned holders;
+    bool existed; /* before the last login */
+    bool ours;    /* made by a login of ours, and kept by nobody yet */
+    unsigned busy; /* callbacks run: do not free */
+    int32_t sid, host;
+    uint32_t login_timeout_s;
+    struct wait_list logins, logouts;
+    struct mp_exchange *exchange;
+    struct mp_timer timer;
+    struct mp_source portal_check; /* our own TCP connection to a portal that does not answer */
+    uint64_t login_begin_ns, login_end_ns;
+    uint64_t settle_until_ns;
+    int32_t logout_code;
+};
+
+TAILQ_HEAD(entry_list, mp_session_entry);
+
+struct mp_sessions {
+    struct manypath *handle;
+    struct entry_list entries;
+};
+
+static void begin_login(struct mp_session_entry *entry);
+static void begin_logout(struct mp_session_entry *entry);
+
+struct mp_sessions *mp_sessions_new(struct manypath *handle)
+{
+    struct mp_sessions *sessions = calloc(1, sizeof *sessions);
+
+    if (sessions == NULL)
+        return NULL;
+    sessions->handle = handle;
+    TAILQ_INIT(&sessions->entries);
+    return sessions;
+}
+
+static void free_entry(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+
+    if (entry->exchange != NULL)
+        mp_client_forget(handle->client, entry->exchange);
+    mp_engine_disarm(handle, &entry->timer);
+    mp_engine_unwatch(handle, &entry->portal_check);
+    TAILQ_REMOVE(&entry->sessions->entries, entry, link);
+    free(entry);
+}
+
+void mp_sessions_free(struct mp_sessions *sessions)
+{
+    if (sessions == NULL)
+        return;
+    while (!TAILQ_EMPTY(&sessions->entries))
+        free_entry(TAILQ_FIRST(&sessions->entries));
+    free(sessions);
+}
+
+/* ---- accessors ---- */
+
+int32_t mp_session_sid(const struct mp_session_entry *entry) { return entry->sid; }
+int32_t mp_session_host(const struct mp_session_entry *entry) { return entry->host; }
+bool mp_session_existed(const struct mp_session_entry *entry) { return entry->existed; }
+bool mp_session_exclusive(const struct mp_session_entry *entry) { return entry->holders == 1; }
+bool mp_session_to_undo(const struct mp_session_entry *entry)
+{
+    return entry->ours && entry->state == UP && mp_session_exclusive(entry);
+}
+uint64_t mp_session_login_begin_ns(const struct mp_session_entry *entry) { return entry->login_begin_ns; }
+uint64_t mp_session_login_end_ns(const struct mp_session_entry *entry) { return entry->login_end_ns; }
+
+/* ---- telling those who wait ---- */
+
+static void settle_entry(struct mp_session_entry *entry);
+
+static void tell(struct mp_session_entry *entry, struct wait_list *list,
+                 const struct manypath_error *error)
+{
+    struct mp_session_wait *wait;
+
+    /* those who queue up while the others are told wait for the next time */
+    LIST_FOREACH(wait, list, link)
+        wait->due = true;
+    entry->busy++;
+    do {
+        LIST_FOREACH(wait, list, link)
+            if (wait->due)
+                break;
+        if (wait != NULL) {
+            mp_session_stop_waiting(wait);
+            wait->done(wait, error);
+        }
+    } while (wait != NULL);
+    entry->busy--;
+}
+
+static void login_over(struct mp_session_entry *entry, enum entry_state state,
+                       const struct manypath_error *error)
+{
+    static const struct manypath_error none;
+    struct manypath *handle = entry->sessions->handle;
+
+    entry->state = state;
+    entry->login_end_ns = mp_now_ns();
+    mp_engine_disarm(handle, &entry->timer);
+    mp_engine_unwatch(handle, &entry->portal_check);
+    tell(entry, &entry->logins, error != NULL ? error : &none);
+    settle_entry(entry);
+}
+
+static void login_error(const struct mp_session_entry *entry, int code, int sys_errno,
+                        int32_t iscsid_code, const char *reason, struct manypath_error *ret_error)
+{
+    mp_error(ret_error, code, MANYPATH_PHASE_LOGIN, sys_errno,
+             "login to %s through portal %s port %u: %s", entry->iqn, entry->address,
+             entry->portal.port, reason);
+    mp_copy(ret_error->address, sizeof ret_error->address, entry->address);
+    ret_error->port = entry->portal.port;
+    ret_error->iscsid_code = iscsid_code;
+}
+
+static void fail_login(struct mp_session_entry *entry, int code, int sys_errno, int32_t iscsid_code,
+                       const char *reason)
+{
+    struct manypath_error error;
+
+    login_error(entry, code, sys_errno, iscsid_code, reason, &error);
+    login_over(entry, IDLE, &error);
+}
+
+/* ---- login ---- */
+
+static void came_up(struct mp_session_entry *entry, const struct mp_session *session)
+{
+    entry->sid = session->sid;
+    entry->host = session->host;
+    login_over(entry, UP, NULL);
+}
+
+/* Looks whether the session is logged in now. -EAGAIN: it is there, but not yet. */
+static int look(struct mp_session_entry *entry, struct mp_session *ret_session)
+{
+    int result = mp_sysfs_find_session(entry->sessions->handle->host->sysfs_root, entry->iqn,
+                                       &entry->portal, ret_session);
+
+    if (result == 0 && ret_session->state != MP_SESSION_LOGGED_IN)
+        result = -EAGAIN;
+    return result;
+}
+
+static void settle_later(struct mp_session_entry *entry)
+{
+    entry->state = SETTLE;
+    mp_engine_arm(entry->sessions->handle, &entry->timer, mp_now_ns() + SETTLE_POLL);
+}
+
+static void settle(struct mp_session_entry *entry)
+{
+    struct mp_session session;
+    int result = look(entry, &session);
+
+    if (result == 0)
+        came_up(entry, &session);
+    else if (result == -EAGAIN || mp_now_ns() < entry->settle_until_ns)
+        settle_later(entry); /* iscsid recovers it; those who wait have deadlines */
+    else
+        fail_login(entry, MANYPATH_E_SESSION, result, 0,
+                   "iscsid says the session exists, but the kernel shows none");
+}
+
+static int login_code(int32_t iscsid_code)
+{
+    switch (iscsid_code) { /* open-iscsi include/iscsi_err.h */
+    case MP_ISCSID_ERR_ACCESS:
+        return MANYPATH_E_PERMISSION;
+    case 4: /* TRANS */
+        return MANYPATH_E_REFUSED;
+    case 8:  /* TRANS_TIMEOUT */
+    case 11: /* PDU_TIMEOUT */
+        return MANYPATH_E_NO_ANSWER;
+    case MP_ISCSID_ERR_FATAL_LOGIN:
+        return MANYPATH_E_LOGIN_REJECTED;
+    case MP_ISCSID_ERR_AUTH:
+        return MANYPATH_E_AUTH;
+    default:
+        return MANYPATH_E_LOGIN;
+    }
+}
+
+static void login_answered(void *owner, const struct mp_answer *answer)
+{
+    struct mp_session_entry *entry = owner;
+    struct mp_session session;
+    struct manypath_error error;
+
+    entry->exchange = NULL;
+    entry->login_begin_ns = answer->sent_ns;
+    if (answer->error.code != 0) {
+        error = answer->error;
+        mp_copy(error.address, sizeof error.address, entry->address);
+        error.port = entry->portal.port;
+        login_over(entry, IDLE, &error);
+    } else if (answer->iscsid_code == 0 && look(entry, &session) == 0) {
+        came_up(entry, &session);
+    } else if (answer->iscsid_code == 0 || answer->iscsid_code == MP_ISCSID_ERR_SESS_EXISTS) {
+        if (answer->iscsid_code != 0) {
+            entry->existed = true; /* somebody else's login */
+            entry->ours = false;
+        }
+        entry->settle_until_ns = mp_now_ns() + SETTLE_LIMIT;
+        settle(entry);
+    } else {
+        fail_login(entry, login_code(answer->iscsid_code), 0, answer->iscsid_code,
+                   mp_iscsid_error_text(answer->iscsid_code));
+    }
+}
+
+/* Those who wait are told at once; iscsid goes on trying until its own timeout, so the entry stays IN_LOGIN. */
+static void portal_is_dead(struct mp_session_entry *entry, int sys_errno)
+{
+    struct manypath_error error;
+
+    login_error(entry, MANYPATH_E_REFUSED, sys_errno, 0,
+                sys_errno == ECONNREFUSED ? "the portal refuses connections"
+                                          : "the portal cannot be reached",
+                &error);
+    tell(entry, &entry->logins, &error);
+    settle_entry(entry);
+}
+
+static bool says_dead(int sys_errno)
+{
+    return sys_errno == ECONNREFUSED || sys_errno == ECONNRESET || sys_errno == EHOSTUNREACH ||
+           sys_errno == ENETUNREACH;
+}
+
+static void portal_checked(struct mp_source *source, uint32_t epoll_events)
+{
+    struct mp_session_entry *entry =
+        (struct mp_session_entry *)((char *)source - offsetof(struct mp_session_entry, portal_check));
+    int error = 0;
+    socklen_t size = sizeof error;
+
+    (void)epoll_events;
+    getsockopt(source->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    mp_engine_unwatch(entry->sessions->handle, source);
+    if (says_dead(error))
+        portal_is_dead(entry, error);
+}
+
+/* iscsid has not answered for a while and the kernel shows no session, so iscsid has no TCP connection yet: find out
+ * whether the portal refuses. A portal that is silent is left to the deadline. */
+static void check_portal(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+    struct sockaddr_storage address;
+    socklen_t length = mp_portal_sockaddr(&entry->portal, &address);
+    struct mp_source *source = &entry->portal_check;
+
+    source->fd = socket(entry->portal.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    source->ready = portal_checked;
+    if (source->fd < 0)
+        return;
+    int result = connect(source->fd, (struct sockaddr *)&address, length) < 0 ? errno : 0;
+
+    if (result == EINPROGRESS) {
+        mp_engine_watch(handle, source, EPOLLOUT);
+        return;
+    }
+    mp_engine_unwatch(handle, source);
+    if (says_dead(result))
+        portal_is_dead(entry, result);
+}
+
+static void login_late(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+    uint64_t sent_ns = mp_exchange_sent_ns(entry->exchange);
+    struct mp_session session;
+    int result = sent_ns != 0 ? look(entry, &session) : -EAGAIN;
+
+    if (result == 0) {
+        entry->login_begin_ns = sent_ns;
+        mp_client_forget(handle->client, entry->exchange);
+        entry->exchange = NULL;
+        came_up(entry, &session);
+        return;
+    }
+    mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
+    if (result != -EAGAIN && !LIST_EMPTY(&entry->logins) && entry->portal_check.fd < 0 &&
+        mp_now_ns() - sent_ns > PORTAL_CHECK_AFTER)
+        check_portal(entry);
+}
+
+static void begin_login(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+    struct mp_session session;
+    int result = look(entry, &session);
+
+    entry->existed = result == 0 || result == -EAGAIN;
+    entry->ours = false;
+    entry->login_begin_ns = 0;
+    if (result == 0) {
+        came_up(entry, &session);
+        return;
+    }
+    if (result == -EAGAIN) {
+        entry->settle_until_ns = 0;
+        settle_later(entry);
+        return;
+    }
+    entry->state = IN_LOGIN;
+    entry->ours = true;
+    entry->exchange = mp_client_login(handle->client, &entry->portal, entry->iqn,
+                                      entry->login_timeout_s, login_answered, entry);
+    if (entry->exchange == NULL) {
+        fail_login(entry, MANYPATH_E_SYSTEM, ENOMEM, 0, "out of memory");
+        return;
+    }
+    mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
+}
+
+void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wait,
+                      uint32_t login_timeout_s)
+{
+    static const struct manypath_error none;
+    enum mp_session_state state;
+
+    if (entry->state == UP) {
+        if (mp_sysfs_session_state(entry->sessions->handle->host->sysfs_root, entry->sid, &state) == 0 &&
+            state == MP_SESSION_LOGGED_IN) {
+            wait->done(wait, &none);
+            return;
+        }
+        entry->state = IDLE; /* it went behind our back */
+    }
+    LIST_INSERT_HEAD(&entry->logins, wait, link);
+    wait->linked = true;
+    wait->due = false;
+    entry->login_timeout_s = login_timeout_s;
+    if (entry->state == IDLE)
+        begin_login(entry);
+    /* else the answer to a login, or the end of a logout, goes on */
+}
+
+/* ---- logout ---- */
+
+static void logout_over(struct mp_session_entry *entry, const struct manypath_error *error)
+{
+    static const struct manypath_error none;
+
+    entry->state = IDLE;
+    entry->ours = false;
+    entry->sid = -1;
+    mp_engine_disarm(entry->sessions->handle, &entry->timer);
+    tell(entry, &entry->logouts, error != NULL ? error : &none);
+    if (!LIST_EMPTY(&entry->logins) && entry->state == IDLE)
+        begin_login(entry);
+    else
+        settle_entry(entry);
+}
+
+/* After iscsid's answer: is it gone from the kernel? */
+static void leave(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+    struct manypath_error error;
+    enum mp_session_state state;
+
+    if (mp_sysfs_session_state(handle->host->sysfs_root, entry->sid, &state) == -ENOENT) {
+        logout_over(entry, NULL);
+    } else if (mp_now_ns() < entry->settle_until_ns) {
+        entry->state = LEAVING;
+        mp_engine_arm(handle, &entry->timer, mp_now_ns() + SETTLE_POLL);
+    } else {
+        mp_error(&error, MANYPATH_E_LOGOUT, MANYPATH_PHASE_LOGOUT, 0,
+                 "session %d to %s through portal %s port %u is still there after logout: iscsid says %s",
+                 entry->sid, entry->iqn, entry->address, entry->portal.port,
+                 mp_iscsid_error_text(entry->logout_code));
+        mp_copy(error.address, sizeof error.address, entry->address);
+        error.port = entry->portal.port;
+        error.iscsid_code = entry->logout_code;
+        logout_over(entry, &error);
+    }
+}
+
+static void logout_answered(void *owner, const struct mp_answer *answer)
+{
+    struct mp_session_entry *entry = owner;
+
+    entry->exchange = NULL;
+    if (answer->error.code != 0) {
+        logout_over(entry, &answer->error);
+        return;
+    }
+    entry->logout_code = answer->iscsid_code;
+    entry->settle_until_ns = mp_now_ns() + SETTLE_LIMIT;
+    leave(entry);
+}
+
+static void begin_logout(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+    struct mp_session session;
+
+    /* by name and portal once more: a sid is only a number */
+    if (mp_sysfs_find_session(handle->host->sysfs_root, entry->iqn, &entry->portal, &session) < 0) {
+        logout_over(entry, NULL);
+        return;
+    }
+    entry->sid = session.sid;
+    entry->state = IN_LOGOUT;
+    entry->exchange = mp_client_logout(handle->client, session.sid, logout_answered, entry);
+    if (entry->exchange == NULL) {
+        struct manypath_error error;
+
+        mp_error(&error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_LOGOUT, ENOMEM, "out of memory");
+        logout_over(entry, &error);
+    }
+}
+
+void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *wait)
+{
+    static const struct manypath_error none;
+
+    /* In login: the kernel has no session yet; should one come, it is logged out when the last holder is gone. */
+    if (!mp_session_exclusive(entry) || entry->state == IN_LOGIN) {
+        wait->done(wait, &none);
+        return;
+    }
+    LIST_INSERT_HEAD(&entry->logouts, wait, link);
+    wait->linked = true;
+    wait->due = false;
+    if (entry->state != IN_LOGOUT && entry->state != LEAVING)
+        begin_logout(entry);
+}
+
+/* ---- timers and holders ---- */
+
+static void entry_timer(struct mp_timer *timer)
+{
+    struct mp_session_entry *entry =
+        (struct mp_session_entry *)((char *)timer - offsetof(struct mp_session_entry, timer));
+
+    if (entry->state == IN_LOGIN)
+        login_late(entry);
+    else if (entry->state == SETTLE)
+        settle(entry);
+    else if (entry->state == LEAVING)
+        leave(entry);
+}
+
+/* Nobody holds it: what was made for nothing is taken back, then the entry goes. */
+static void settle_entry(struct mp_session_entry *entry)
+{
+    bool unsent = entry->state == IN_LOGIN && mp_exchange_sent_ns(entry->exchange) == 0;
+
+    if (entry->holders > 0 || entry->busy > 0)
+        return;
+    if (entry->state == UP && entry->ours) {
+        mp_log(&entry->sessions->handle->log, MANYPATH_LOG_INFO,
+               "session %d to %s through portal %s port %u is not needed and is logged out", entry->sid,
+               entry->iqn, entry->address, entry->portal.port);
+        begin_logout(entry);
+    } else if (entry->state == IDLE || entry->state == UP || unsent ||
+               (entry->state == SETTLE && !entry->ours)) {
+        free_entry(entry);
+    }
+}
+
+struct mp_session_entry *mp_session_hold(struct mp_sessions *sessions, const struct mp_portal *portal,
+                                         const char *iqn)
+{
+    struct mp_session_entry *entry;
+
+    TAILQ_FOREACH(entry, &sessions->entries, link)
+        if (mp_portal_equal(&entry->portal, portal) && strcmp(entry->iqn, iqn) == 0)
+            break;
+    if (entry == NULL) {
+        entry = calloc(1, sizeof *entry);
+        if (entry == NULL)
+            return NULL;
+        entry->sessions = sessions;
+        entry->portal = *portal;
+        mp_portal_format(portal, entry->address, sizeof entry->address);
+        mp_copy(entry->iqn, sizeof entry->iqn, iqn);
+        entry->sid = entry->host = -1;
+        entry->portal_check.fd = -1;
+        entry->timer.fire = entry_timer;
+        LIST_INIT(&entry->logins);
+        LIST_INIT(&entry->logouts);
+        TAILQ_INSERT_TAIL(&sessions->entries, entry, link);
+    }
+    entry->holders++;
+    return entry;
+}
+
+void mp_session_drop(struct mp_session_entry *entry)
+{
+    entry->holders--;
+    settle_entry(entry);
+}
+
+void mp_session_keep(struct mp_session_entry *entry)
+{
+    entry->ours = false;
+}
+
+void mp_session_stop_waiting(struct mp_session_wait *wait)
+{
+    if (wait->linked)
+        LIST_REMOVE(wait, link);
+    wait->linked = false;
+}
+
+uint64_t mp_session_silence_ns(const struct mp_session_entry *entry)
+{
+    if (entry->state != IN_LOGIN)
+        return UINT64_MAX;
+    uint64_t sent_ns = mp_exchange_sent_ns(entry->exchange);
+
+    return sent_ns != 0 ? mp_now_ns() - sent_ns : 0;
+}
+
+void mp_session_pending(const struct mp_session_entry *entry, struct manypath_error *ret_error)
+{
+    const char *reason = "no answer from the portal yet";
+
+    if (entry->state == IN_LOGIN && mp_exchange_sent_ns(entry->exchange) == 0)
+        reason = "iscsid has not taken the request yet";
+    else if (entry->state == SETTLE)
+        reason = "the session exists but is not logged in";
+    else if (entry->state == IN_LOGOUT || entry->state == LEAVING)
+        reason = "a logout of this session is going on";
+    mp_error(ret_error, MANYPATH_E_NO_ANSWER, MANYPATH_PHASE_LOGIN, 0,
+             "login to %s through portal %s port %u: %s", entry->iqn, entry->address, entry->portal.port,
+             reason);
+    mp_copy(ret_error->address, sizeof ret_error->address, entry->address);
+    ret_error->port = entry->portal.port;
+}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernel's side of SG_IO is a list of expected commands with canned answers. */
+#include "../src/scsi.h"
+
+#include <errno.h>
+#include <linux/fs.h>
+#include <scsi/sg.h>
+
+#include "test.h"
+#include "tree.h"
+
+struct step {
+    size_t want_length; /* allocation length */
+    int result;         /* of the ioctl */
+    unsigned status, host, driver;
+    const void *sense;
+    size_t sense_length;
+    size_t sent; /* bytes of the page below that arrive; 0 with resid_set: see resid */
+    int resid;   /* if not 0, told instead of the truth */
+};
+
+static const struct step *steps;
+static size_t step_count, step_at;
+static uint8_t page[0x10004];
+static uint8_t want_page;
+
+static int answer(struct sg_io_hdr *io, const struct step *step)
+{
+    CHECK_EQ(io->interface_id, 'S');
+    CHECK_EQ(io->dxfer_direction, SG_DXFER_FROM_DEV);
+    CHECK_EQ(io->cmd_len, 6);
+    CHECK_EQ(io->cmdp[0], 0x12);
+    CHECK_EQ(io->cmdp[1], 1);
+    CHECK_EQ(io->cmdp[2], want_page);
+    CHECK_EQ(io->cmdp[3] << 8 | io->cmdp[4], step->want_length);
+    CHECK_EQ(io->cmdp[5], 0);
+    CHECK_EQ(io->dxfer_len, step->want_length);
+    CHECK_EQ(io->timeout, 1234);
+    if (step->result < 0)
+        return step->result;
+    memcpy(io->dxferp, page, step->sent);
+    if (step->sense != NULL)
+        memcpy(io->sbp, step->sense, step->sense_length);
+    io->sb_len_wr = (unsigned char)step->sense_length;
+    io->status = (unsigned char)step->status;
+    io->host_status = (unsigned short)step->host;
+    io->driver_status = (unsigned short)step->driver;
+    io->resid = step->resid != 0 ? step->resid : (int)(step->want_length - step->sent);
+    return 0;
+}
+
+int mp_scsi_ioctl(int fd, unsigned long request, void *argument)
+{
+    CHECK_EQ(fd, 42);
+    if (request == BLKGETSIZE64) {
+        *(uint64_t *)argument = 123456;
+        return step_count == 0 ? 0 : -ENXIO;
+    }
+    CHECK_EQ(request, SG_IO);
+    if (step_at >= step_count) {
+        TEST_FAIL("a command that nobody expected");
+        return -EIO;
+    }
+    return answer(argument, &steps[step_at++]);
+}
+
+static uint8_t buffer[0x10004];
+static size_t length;
+
+static int ask(const struct step *list, size_t count, uint8_t code, size_t size)
+{
+    steps = list;
+    step_count = count;
+    step_at = 0;
+    want_page = code;
+    length = 4711;
+    int r = mp_scsi_vpd(42, code, buffer, size, 1234, &length);
+
+    CHECK_EQ(step_at, count);
+    CHECK(r == 0 || length == 4711);
+    return r;
+}
+
+#define ASK(list, code, size) ask(list, sizeof(list) / sizeof(list)[0], code, size)
+
+static void make_page(uint8_t code, size_t payload)
+{
+    for (size_t i = 0; i < sizeof page; i++)
+        page[i] = (uint8_t)(i * 7);
+    page[0] = 0;
+    page[1] = code;
+    page[2] = (uint8_t)(payload >> 8);
+    page[3] = (uint8_t)payload;
+}
+
+TEST(short_page)
+{
+    const struct step list[] = {{.want_length = 252, .sent = 40}};
+
+    make_page(0x83, 36);
+    CHECK_EQ(ASK(list, 0x83, 4096), 0);
+    CHECK_EQ(length, 40);
+    CHECK(memcmp(buffer, page, 40) == 0);
+}
+
+TEST(resid_ignored_by_the_driver)
+{
+    const struct step list[] = {{.want_length = 252, .sent = 252}};
+
+    make_page(0x80, 12);
+    CHECK_EQ(ASK(list, 0x80, 4096), 0);
+    CHECK_EQ(length, 16);
+}
+
+TEST(long_page)
+{
+    const struct step list[] = {{.want_length = 252, .sent = 252}, {.want_length = 604, .sent = 604}};
+
+    make_page(0x83, 600);
+    CHECK_EQ(ASK(list, 0x83, 4096), 0);
+    CHECK_EQ(length, 604);
+    CHECK(memcmp(buffer, page, 604) == 0);
+}
+
+TEST(small_buffer)
+{
+    const struct step small[] = {{.want_length = 64, .sent = 64}};
+    const struct step medium[] = {{.want_length = 252, .sent = 252}, {.want_length = 300, .sent = 300}};
+
+    make_page(0x83, 600);
+    CHECK_EQ(ASK(small, 0x83, 64), 0);
+    CHECK_EQ(length, 64);
+    CHECK_EQ(ASK(medium, 0x83, 300), 0);
+    CHECK_EQ(length, 300);
+    CHECK_EQ(ask(NULL, 0, 0x83, 3), -EINVAL);
+}
+
+TEST(largest_page)
+{
+    const struct step list[] = {{.want_length = 252, .sent = 252},
+                                {.want_length = 65535, .sent = 65535}};
+
+    make_page(0x83, 65535);
+    CHECK_EQ(ASK(list, 0x83, sizeof buffer), 0);
+    CHECK_EQ(length, 65535);
+}
+
+/* The transfer ended early: what came counts. */
+TEST(short_transfer)
+{
+    const struct step cut[] = {{.want_length = 252, .sent = 20}};
+    const struct step head[] = {{.want_length = 252, .sent = 3}};
+    const struct step none[] = {{.want_length = 252, .sent = 0}};
+
+    make_page(0x83, 36);
+    CHECK_EQ(ASK(cut, 0x83, 252), 0);
+    CHECK_EQ(length, 20);
+    CHECK_EQ(ASK(head, 0x83, 252), -EPROTO);
+    CHECK_EQ(ASK(none, 0x83, 252), -EPROTO);
+}
+
+TEST(malformed)
+{
+    const struct step good[] = {{.want_length = 252, .sent = 40}};
+    const struct step negative[] = {{.want_length = 252, .sent = 40, .resid = -1}};
+    const struct step huge[] = {{.want_length = 252, .sent = 40, .resid = 253}};
+
+    make_page(0x80, 36);
+    CHECK_EQ(ASK(good, 0x83, 252), -EPROTO); /* another page */
+    make_page(0x83, 36);
+    CHECK_EQ(ASK(negative, 0x83, 252), -EPROTO);
+    CHECK_EQ(ASK(huge, 0x83, 252), -EPROTO);
+    page[0] = 0x7f;
+    CHECK_EQ(ASK(good, 0x83, 252), -ENODEV);
+    page[0] = 0x20; /* not connected now, yet it has its page */
+    CHECK_EQ(ASK(good, 0x83, 252), 0);
+}
+
+/* The second answer is checked as the first. */
+TEST(page_changes)
+{
+    const struct step list[] = {{.want_length = 252, .sent = 252}, {.want_length = 604, .sent = 100}};
+
+    make_page(0x83, 600);
+    CHECK_EQ(ASK(list, 0x83, 4096), 0);
+    CHECK_EQ(length, 100);
+}
+
+#define CHECK_CONDITION .want_length = 252, .status = 2, .driver = 8
+
+static const uint8_t illegal_fixed[] = {0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0};
+static const uint8_t illegal_descriptor[] = {0x72, 5, 0x24, 0};
+static const uint8_t attention_fixed[] = {0xf0, 0, 0x26, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0};
+static const uint8_t attention_descriptor[] = {0x73, 6, 0x29, 0};
+static const uint8_t medium_error[] = {0x70, 0, 3};
+static const uint8_t recovered[] = {0x70, 0, 1};
+static const uint8_t nonsense[] = {0x00, 5, 5};
+
+TEST(sense)
+{
+    const struct step fixed[] = {{CHECK_CONDITION, .sense = illegal_fixed, .sense_length = 14}};
+    const struct step descriptor[] = {
+        {CHECK_CONDITION, .sense = illegal_descriptor, .sense_length = 4}};
+    const struct step no_driver[] = { /* Linux >= 5.14 has no driver byte */
+        {.want_length = 252, .status = 2, .sense = illegal_fixed, .sense_length = 14}};
+    const struct step medium[] = {{CHECK_CONDITION, .sense = medium_error, .sense_length = 3}};
+    const struct step junk[] = {{CHECK_CONDITION, .sense = nonsense, .sense_length = 3}};
+    const struct step cut[] = {{CHECK_CONDITION, .sense = illegal_fixed, .sense_length = 2}};
+    const struct step one[] = {{CHECK_CONDITION, .sense = illegal_descriptor, .sense_length = 1}};
+    const struct step empty[] = {{CHECK_CONDITION}};
+    const struct step fine[] = {
+        {CHECK_CONDITION, .sense = recovered, .sense_length = 3, .sent = 40}};
+
+    make_page(0x83, 36);
+    CHECK_EQ(ASK(fixed, 0x83, 252), -EOPNOTSUPP);
+    CHECK_EQ(ASK(descriptor, 0x83, 252), -EOPNOTSUPP);
+    CHECK_EQ(ASK(no_driver, 0x83, 252), -EOPNOTSUPP);
+    CHECK_EQ(ASK(medium, 0x83, 252), -EIO);
+    CHECK_EQ(ASK(junk, 0x83, 252), -EIO);
+    CHECK_EQ(ASK(cut, 0x83, 252), -EIO);
+    CHECK_EQ(ASK(one, 0x83, 252), -EIO);
+    CHECK_EQ(ASK(empty, 0x83, 252), -EIO);
+    CHECK_EQ(ASK(fine, 0x83, 252), 0);
+    CHECK_EQ(length, 40);
+}
+
+TEST(unit_attention)
+{
+    const struct step then_good[] = {
+        {CHECK_CONDITION, .sense = attention_fixed, .sense_length = 14},
+        {CHECK_CONDITION, .sense = attention_descriptor, .sense_length = 4},
+        {CHECK_CONDITION, .sense = attention_fixed, .sense_length = 14},
+        {.want_length = 252, .sent = 40},
+    };
+    const struct step for_ever[] = {
+        {CHECK_CONDITION, .sense = attention_fixed, .sense_length = 14},
+        {CHECK_CONDITION, .sense = attention_fixed, .sense_length = 14},
+        {CHECK_CONDITION, .sense = attention_fixed, .sense_length = 14},
+        {CHECK_CONDITION, .sense = attention_fixed, .sense_length = 14},
+    };
+
+    make_page(0x83, 36);
+    CHECK_EQ(ASK(then_good, 0x83, 252), 0);
+    CHECK_EQ(length, 40);
+    CHECK_EQ(ASK(for_ever, 0x83, 252), -EIO);
+}
+
+TEST(transport)
+{
+    static const struct {
+        struct step step;
+        int result;
+    } cases[] = {
+        {{.want_length = 252, .host = 3}, -ETIMEDOUT},
+        {{.want_length = 252, .driver = 6}, -ETIMEDOUT},
+        {{.want_length = 252, .host = 1}, -EIO},    /* DID_NO_CONNECT */
+        {{.want_length = 252, .host = 0xf}, -EIO},  /* DID_TRANSPORT_FAILFAST */
+        {{.want_length = 252, .driver = 7}, -EIO},
+        {{.want_length = 252, .status = 8}, -EIO},  /* BUSY */
+        {{.want_length = 252, .status = 24}, -EIO}, /* RESERVATION CONFLICT */
+        {{.want_length = 252, .result = -ENODEV}, -ENODEV},
+        {{.want_length = 252, .result = -ENXIO}, -ENXIO},
+    };
+
+    make_page(0x83, 36);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        CHECK_EQ(ask(&cases[i].step, 1, 0x83, 252), cases[i].result);
+}
+
+TEST(size)
+{
+    uint64_t bytes = 1;
+
+    step_count = 0;
+    CHECK_EQ(mp_scsi_size(42, &bytes), 0);
+    CHECK_EQ(bytes, 123456);
+    step_count = 1;
+    CHECK_EQ(mp_scsi_size(42, &bytes), -ENXIO);
+    CHECK_EQ(bytes, 123456);
+}
+
+TEST(scan)
+{
+    tree_begin();
+    tree_file(tree_path("class/scsi_host/host7/scan"), "");
+    CHECK_EQ(mp_scsi_scan(tree_root, 7, 0, 0, 300), 0);
+    CHECK_STR(tree_text(tree_path("class/scsi_host/host7/scan")), "0 0 300");
+    CHECK_EQ(mp_scsi_scan(tree_root, 7, 1, 2, UINT64_MAX), 0);
+    CHECK_STR(tree_text(tree_path("class/scsi_host/host7/scan")), "1 2 18446744073709551615");
+    CHECK_EQ(mp_scsi_scan(tree_root, 8, 0, 0, 1), -ENOENT);
+    tree_end();
+}
+
+TEST(remove)
+{
+    tree_begin();
+    tree_file(tree_path("devices/3:0:0:16684/delete"), "");
+    tree_link(tree_path("class/scsi_device/3:0:0:16684/device"), "../../../devices/3:0:0:16684");
+    CHECK_EQ(mp_scsi_delete(tree_root, 3, 0, 0, 16684), 0);
+    CHECK_STR(tree_text(tree_path("devices/3:0:0:16684/delete")), "1");
+    CHECK_EQ(mp_scsi_delete(tree_root, 3, 0, 0, 16685), -ENOENT);
+    tree_end();
+}
+
+int main(void)
+{
+    RUN(short_page);
+    RUN(resid_ignored_by_the_driver);
+    RUN(long_page);
+    RUN(small_buffer);
+    RUN(largest_page);
+    RUN(short_transfer);
+    RUN(malformed);
+    RUN(page_changes);
+    RUN(sense);
+    RUN(unit_attention);
+    RUN(transport);
+    RUN(size);
+    RUN(scan);
+    RUN(remove);
+    return test_end();
+}

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Sequence
+from typing import final
+
+from manypath._types import Attachment, Detachment, Inventory, Target
+
+def version() -> str: ...
+
+@final
+class Handle:
+    def __new__(
+        cls,
+        *,
+        sysfs_root: str | None = None,
+        dev_root: str | None = None,
+        iscsid_socket: str | None = None,
+        iscsid_pidfile: str | None = None,
+        layout_dir: str | None = None,
+        multipath_dir: str | None = None,
+        multipathd_socket: str | None = None,
+        multipathd_pidfile: str | None = None,
+        iscsid_uid: int = 0,
+        logins_in_flight: int = 0,
+        worker_threads: int = 0,
+    ) -> Handle: ...
+    def attach(self, targets: Sequence[Target], timeout_ms: int, min_paths: int) -> Attachment: ...
+    def detach(self, targets: Sequence[Target], timeout_ms: int) -> Detachment: ...
+    def inventory(self) -> Inventory: ...

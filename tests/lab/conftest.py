@@ -1,0 +1,60 @@
+"""Fixtures of the tests that run inside the lab's guest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import Iscsid, Lab, Multipathd, Network, load_target, run
+
+PROGRAMS = ("iscsiadm", "iscsid", "multipathd", "multipath", "dmsetup", "nft", "ip", "udevadm")
+MODULES = ("iscsi_tcp", "dm_multipath", "dm_round_robin", "dm_service_time", "scsi_dh_alua")
+
+
+@pytest.fixture(scope="session")
+def guest() -> Network:
+    """The guest with all its prerequisites; a missing one fails every test, it skips none."""
+    if os.geteuid() != 0 or not Path("/lab/job.conf").exists():
+        pytest.fail("these tests run as root inside the lab's guest: tests/lab/boot.py")
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    if missing:
+        pytest.fail(f"the guest lacks {', '.join(missing)}")
+    run("modprobe", "-a", *MODULES)
+    load_target()
+    run("udevadm", "settle", "--timeout=60")  # coldplug: its workers would spoil process counts
+    return Network()
+
+
+@pytest.fixture
+def lab(guest: Network) -> Iterator[Lab]:
+    """The lab, empty; fails the test if the guest is not as it was when the test ends."""
+    handle = Lab(guest)
+    try:
+        yield handle
+        problems = handle.problems()
+    finally:
+        try:
+            handle.close()
+        except BaseException as error:
+            pytest.exit(f"the lab could not be cleaned, later tests would be poisoned: {error}", 3)
+    if problems:
+        pytest.fail("left behind by this test:\n  " + "\n  ".join(problems), pytrace=False)
+
+
+@pytest.fixture
+def iscsid(lab: Lab, request: pytest.FixtureRequest) -> Iscsid:
+    """iscsid, started directly; parametrize indirectly with "direct" or "socket"."""
+    lab.iscsid.start(getattr(request, "param", "direct"))
+    return lab.iscsid
+
+
+@pytest.fixture(params=["stopped", "running"])
+def multipathd(lab: Lab, request: pytest.FixtureRequest) -> Multipathd:
+    """Runs the test without and with multipathd (default configuration of the distribution)."""
+    if request.param == "running":
+        lab.multipathd.start()
+    return lab.multipathd

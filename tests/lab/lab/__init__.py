@@ -1,0 +1,34 @@
+"""Handle of the lab for tests that run inside its guest."""
+
+from lab.check import kernel_trouble, leaks
+from lab.daemons import Iscsid, Multipathd
+from lab.handle import Lab
+from lab.kernel_log import KernelLog
+from lab.network import Network, Portal
+from lab.state import DmMap, ScsiDevice, Session, Snapshot, processes_created, snapshot
+from lab.target import Chap, Export, TargetServer, Volume, load_target
+from lab.tools import run, wait_until
+
+__all__ = [
+    "Chap",
+    "DmMap",
+    "Export",
+    "Iscsid",
+    "KernelLog",
+    "Lab",
+    "Multipathd",
+    "Network",
+    "Portal",
+    "ScsiDevice",
+    "Session",
+    "Snapshot",
+    "TargetServer",
+    "Volume",
+    "kernel_trouble",
+    "leaks",
+    "load_target",
+    "processes_created",
+    "run",
+    "snapshot",
+    "wait_until",
+]

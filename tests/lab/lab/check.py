@@ -1,0 +1,41 @@
+"""What a test must not leave behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from lab.state import Snapshot
+
+# Made once by open-iscsi for itself (its SEMKEY) and never removed; it is nobody's leak.
+OPEN_ISCSI_SEMAPHORE = 0xA7
+
+TROUBLE = re.compile(
+    r"\bBUG\b|\bWARNING:|\bOops\b|Call Trace|general protection|blocked for more than"
+    r"|hung[ _]task|messages were lost"
+)
+
+
+def kernel_trouble(lines: Iterable[str]) -> list[str]:
+    """Lines of the kernel log that mean something is wrong in the kernel."""
+    return [line for line in lines if TROUBLE.search(line)]
+
+
+def leaks(before: Snapshot, after: Snapshot) -> list[str]:
+    """What differs, in words; empty when all is as before. Identity counts, not state."""
+    kinds = {
+        "iSCSI session": lambda s: {(x.sid, f"{x.sid} {x.iqn} at {x.address}") for x in s.sessions},
+        "SCSI device": lambda s: {(x.hctl, f"{x.name} {x.hctl}") for x in s.devices},
+        "dm map": lambda s: {(x.name, f"{x.device} {x.name} {x.uuid}") for x in s.maps},
+        "semaphore": lambda s: {
+            (key, f"0x{key & 0xFFFFFFFF:08x}")
+            for key in s.semaphores
+            if key != OPEN_ISCSI_SEMAPHORE
+        },
+    }
+    found = []
+    for kind, items in kinds.items():
+        old, new = dict(items(before)), dict(items(after))
+        found += [f"{kind} left behind: {new[key]}" for key in sorted(new.keys() - old.keys())]
+        found += [f"{kind} gone: {old[key]}" for key in sorted(old.keys() - new.keys())]
+    return found

@@ -1,0 +1,108 @@
+"""The handle a test gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lab.check import kernel_trouble, leaks
+from lab.daemons import Iscsid, Multipathd
+from lab.iscsiadm import forget_records, logout_all
+from lab.kernel_log import KernelLog
+from lab.network import PORT, How, Network, Portal
+from lab.state import Snapshot, snapshot
+from lab.target import Export, TargetServer, Volume
+from lab.tools import run, wait_until
+
+SETTLE = 10.0  # seconds the kernel gets to finish what a test started
+
+
+class Lab:
+    """Targets, network, daemons and state of one guest, for one test."""
+
+    def __init__(self, network: Network | None = None) -> None:
+        self.network = network or Network()
+        self.targets = TargetServer()
+        self.iscsid = Iscsid()
+        self.multipathd = Multipathd()
+        self.kernel_log = KernelLog()
+        self._before = snapshot()
+
+    # --- set-up ----------------------------------------------------------------------------
+
+    def portal(self, index: int, family: Literal[4, 6] = 4, port: int = PORT) -> Portal:
+        return self.network.portal(index, family, port)
+
+    def portals(self, count: int, family: Literal[4, 6] = 4) -> list[Portal]:
+        """Portals 1..count."""
+        return [self.portal(index, family) for index in range(1, count + 1)]
+
+    def volume(self, size_mib: int = 64, name: str | None = None) -> Volume:
+        return self.targets.volume(size_mib, name)
+
+    def export(
+        self, volumes: Volume | Sequence[Volume], portals: Sequence[Portal], **options: Any
+    ) -> Export:
+        """See ``TargetServer.export``."""
+        return self.targets.export(volumes, portals, **options)
+
+    def cut(self, portal: Portal, how: How = "reject") -> None:
+        self.network.cut(portal, how)
+
+    def heal(self, portal: Portal | None = None) -> None:
+        self.network.heal(portal)
+
+    # --- state -----------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        return snapshot()
+
+    def klog(self) -> list[str]:
+        """The kernel's messages since this test began."""
+        return self.kernel_log.lines()
+
+    def settle(self) -> None:
+        """Wait until udev has handled every event."""
+        run("udevadm", "settle", "--timeout=60")
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def problems(self) -> list[str]:
+        """What is not as it was at the start; what only needs time to go away gets it."""
+        try:
+            wait_until(lambda: not leaks(self._before, snapshot()), "clean", SETTLE)
+        except AssertionError:
+            pass
+        return leaks(self._before, snapshot()) + kernel_trouble(self.klog())
+
+    def close(self) -> None:
+        """Bring the guest back to the state after boot, whatever the test did."""
+        self.network.heal()
+        self.multipathd.stop()
+        self._remove_maps()
+        if snapshot().sessions:
+            if not self.iscsid.pid:
+                self.iscsid.stop()
+                self.iscsid.start()
+            logout_all()
+            wait_until(lambda: not snapshot().sessions, "all sessions are gone")
+        self.iscsid.stop()
+        self._remove_semaphores()
+        forget_records()
+        self.multipathd.forget()
+        self.targets.delete()
+        self.settle()
+        self.kernel_log.close()
+
+    def _remove_maps(self) -> None:
+        for dm in snapshot().maps:
+            if dm.kind == "mpath":  # else a write held back in the queue would block the removal
+                run("dmsetup", "message", dm.name, "0", "fail_if_no_path", check=False)
+        # Those on top of others come later in the listing; two rounds are enough for partitions.
+        for _ in range(2):
+            for dm in reversed(snapshot().maps):
+                run("dmsetup", "remove", "--force", "--retry", dm.name, check=False)
+
+    def _remove_semaphores(self) -> None:
+        for key in set(snapshot().semaphores) - set(self._before.semaphores):
+            run("ipcrm", "--semaphore-key", str(key), check=False)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the unit tests: nothing here needs root, iscsid or a kernel module."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fake_core import FakeHandle
+from manypath import operations
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def core_on_fake_library(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The extension, linked to fake_libmanypath.c instead of the C library."""
+    build = tmp_path_factory.mktemp("core")
+    generated = build / "_core.c"
+    extension = build / "_core.abi3.so"
+    subprocess.run(
+        (
+            sys.executable,
+            "-m",
+            "cython",
+            "-3",
+            "--module-name",
+            "manypath._core",
+            "-I",
+            PROJECT / "src",
+            "-o",
+            generated,
+            PROJECT / "src" / "_core.pyx",
+        ),
+        check=True,
+    )
+    subprocess.run(
+        (
+            "cc",
+            "-shared",
+            "-fPIC",
+            "-O0",
+            "-D_GNU_SOURCE",
+            "-DPy_LIMITED_API=0x030B0000",
+            "-I",
+            sysconfig.get_path("include"),
+            "-I",
+            PROJECT / "native" / "include",
+            "-o",
+            extension,
+            generated,
+            PROJECT / "tests" / "unit" / "fake_libmanypath.c",
+        ),
+        check=True,
+    )
+    spec = importlib.util.spec_from_file_location("manypath._core", extension)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def handle(monkeypatch: pytest.MonkeyPatch) -> FakeHandle:
+    """The handle that the operations use."""
+    fake = FakeHandle()
+    monkeypatch.setattr(operations, "_handle", lambda: fake)
+    return fake

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stands in for the C library under _core.pyx. What an operation does is chosen by the first target's iqn:
+ *   iqn.fake:ok     succeeds at once        iqn.fake:refuse  is refused by begin
+ *   iqn.fake:fail   fails, with paths       iqn.fake:slow    completes 300 ms later
+ *   iqn.fake:stuck  completes only 50 ms after it was cancelled
+ * Whatever was handed out and not freed yet is counted, and told as open_count of the inventory's map.
+ */
+#include <errno.h>
+#include <manypath/manypath.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct manypath {
+    char dev_root[64];
+};
+
+struct manypath_operation {
+    char behaviour[16];
+    struct manypath_target targets[8];
+    size_t target_count;
+    uint32_t timeout_ms;
+    uint32_t min_paths;
+    atomic_bool cancelled;
+    unsigned cancels;
+};
+
+static atomic_int live;
+
+static void *make(size_t size)
+{
+    live++;
+    return calloc(1, size);
+}
+
+static void drop(void *object)
+{
+    if (object != NULL)
+        live--;
+    free(object);
+}
+
+static int fail(struct manypath_error *err, int code, int phase, const char *message)
+{
+    memset(err, 0, sizeof *err);
+    err->code = code;
+    err->phase = phase;
+    err->sys_errno = EIO;
+    err->iscsid_code = 8;
+    err->retryable = true;
+    snprintf(err->address, sizeof err->address, "192.0.2.1");
+    err->port = 3260;
+    snprintf(err->message, sizeof err->message, "%s", message);
+    return code;
+}
+
+const char *manypath_phase_name(int phase)
+{
+    return phase == MANYPATH_PHASE_LOGIN ? "login" : "request";
+}
+
+const char *manypath_version(void)
+{
+    return "0.0.0-fake";
+}
+
+int manypath_open(const struct manypath_options *options, struct manypath **ret_handle,
+                  struct manypath_error *err)
+{
+    if (options->logins_in_flight > 32)
+        return fail(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, "logins_in_flight");
+    *ret_handle = make(sizeof **ret_handle);
+    snprintf((*ret_handle)->dev_root, sizeof (*ret_handle)->dev_root, "%s",
+             options->dev_root == NULL ? "" : options->dev_root);
+    return 0;
+}
+
+void manypath_close(struct manypath *handle)
+{
+    drop(handle);
+}
+
+static int begin(const struct manypath_target *targets, size_t count, uint32_t timeout_ms,
+                 uint32_t min_paths, struct manypath_operation **ret_operation,
+                 struct manypath_error *err)
+{
+    struct manypath_operation *operation;
+
+    if (count == 0 || count > 8 || strncmp(targets[0].iqn, "iqn.fake:", 9) != 0 ||
+        strcmp(targets[0].iqn, "iqn.fake:refuse") == 0)
+        return fail(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, "refused");
+    operation = make(sizeof *operation);
+    snprintf(operation->behaviour, sizeof operation->behaviour, "%s", targets[0].iqn + 9);
+    for (size_t i = 0; i < count; i++) {
+        operation->targets[i] = targets[i];
+        operation->targets[i].address = strdup(targets[i].address);
+        operation->targets[i].iqn = strdup(targets[i].iqn);
+    }
+    operation->target_count = count;
+    operation->timeout_ms = timeout_ms;
+    operation->min_paths = min_paths;
+    *ret_operation = operation;
+    return 0;
+}
+
+int manypath_attach_begin(struct manypath *handle, const struct manypath_attach_request *request,
+                          struct manypath_operation **ret_operation, struct manypath_error *err)
+{
+    (void)handle;
+    return begin(request->targets, request->target_count, request->timeout_ms, request->min_paths,
+                 ret_operation, err);
+}
+
+int manypath_detach_begin(struct manypath *handle, const struct manypath_detach_request *request,
+                          struct manypath_operation **ret_operation, struct manypath_error *err)
+{
+    (void)handle;
+    return begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation,
+                 err);
+}
+
+static int pause_ms(long milliseconds)
+{
+    struct timespec time = {.tv_sec = milliseconds / 1000,
+                            .tv_nsec = milliseconds % 1000 * 1000000};
+
+    return nanosleep(&time, NULL) < 0 ? -errno : 0;
+}
+
+int manypath_operation_wait(struct manypath_operation *operation, int timeout_ms)
+{
+    if (timeout_ms >= 0)
+        abort();
+    if (strcmp(operation->behaviour, "slow") == 0)
+        return pause_ms(300);
+    if (strcmp(operation->behaviour, "stuck") == 0) {
+        while (!operation->cancelled)
+            if (pause_ms(10000) == -EINTR)
+                return -EINTR;
+        return pause_ms(50);
+    }
+    return 0;
+}
+
+void manypath_operation_cancel(struct manypath_operation *operation)
+{
+    operation->cancelled = true;
+    if (++operation->cancels > 1)
+        abort();
+}
+
+static void fill_paths(struct manypath_operation *operation, struct manypath_path *paths)
+{
+    for (size_t i = 0; i < operation->target_count; i++) {
+        struct manypath_path *path = &paths[i];
+
+        snprintf(path->address, sizeof path->address, "%s", operation->targets[i].address);
+        path->port = operation->targets[i].port;
+        snprintf(path->iqn, sizeof path->iqn, "%s", operation->targets[i].iqn);
+        path->lun = operation->targets[i].lun;
+        path->state = (int32_t)(i % 4);
+        path->sid = path->host = path->channel = path->target = -1;
+        if (path->state == MANYPATH_PATH_FAILED) {
+            fail(&path->error, MANYPATH_E_AUTH, MANYPATH_PHASE_LOGIN, "who are you?");
+        } else if (path->state == MANYPATH_PATH_ACTIVE) {
+            path->sid = 7;
+            path->host = 1;
+            path->channel = path->target = 0;
+            path->session_was_there = true;
+            snprintf(path->device, sizeof path->device, "sda");
+            path->times.login_begin_ns = 1500000;
+            path->times.identity_end_ns = 2500000000;
+        }
+    }
+}
+
+static void free_operation(struct manypath_operation *operation)
+{
+    for (size_t i = 0; i < operation->target_count; i++) {
+        free((void *)(uintptr_t)operation->targets[i].address);
+        free((void *)(uintptr_t)operation->targets[i].iqn);
+    }
+    drop(operation);
+}
+
+static char **make_warnings(void)
+{
+    char **warnings = calloc(1, sizeof *warnings);
+
+    warnings[0] = strdup("not UTF-8: \xff");
+    return warnings;
+}
+
+int manypath_attach_finish(struct manypath_operation *operation,
+                           struct manypath_attachment **ret_attachment,
+                           struct manypath_path **ret_paths, size_t *ret_path_count,
+                           struct manypath_error *err)
+{
+    struct manypath_path *paths = make(operation->target_count * sizeof *paths);
+    struct manypath_attachment *attachment;
+    int rc = 0;
+
+    fill_paths(operation, paths);
+    if (operation->cancelled)
+        rc = fail(err, MANYPATH_E_CANCELLED, MANYPATH_PHASE_LOGIN, "cancelled");
+    else if (strcmp(operation->behaviour, "fail") == 0)
+        rc = fail(err, MANYPATH_E_NO_ANSWER, MANYPATH_PHASE_LOGIN, "nobody there");
+    if (rc < 0) {
+        *ret_paths = paths;
+        *ret_path_count = operation->target_count;
+    } else {
+        attachment = make(sizeof *attachment);
+        snprintf(attachment->device, sizeof attachment->device, "dm-%u", operation->min_paths);
+        snprintf(attachment->name, sizeof attachment->name, "mpatha");
+        snprintf(attachment->wwid, sizeof attachment->wwid, "36001405");
+        attachment->size_bytes = (uint64_t)1 << 40;
+        attachment->map_was_there = true;
+        attachment->path_count = operation->target_count;
+        attachment->paths = paths;
+        attachment->warning_count = 1;
+        attachment->warnings = make_warnings();
+        attachment->times.queue_ns = 1000;
+        attachment->times.total_ns = operation->timeout_ms * (uint64_t)1000000;
+        *ret_attachment = attachment;
+    }
+    free_operation(operation);
+    return rc;
+}
+
+int manypath_detach_finish(struct manypath_operation *operation,
+                           struct manypath_detachment **ret_detachment, struct manypath_error *err)
+{
+    int rc = 0;
+
+    if (operation->cancelled)
+        rc = fail(err, MANYPATH_E_CANCELLED, MANYPATH_PHASE_LOGIN, "cancelled");
+    else if (strcmp(operation->behaviour, "fail") == 0)
+        rc = fail(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_LOGIN, "in use");
+    if (rc == 0) {
+        *ret_detachment = make(sizeof **ret_detachment);
+        (*ret_detachment)->map_removed = true;
+        (*ret_detachment)->devices_removed = 4;
+        (*ret_detachment)->sessions_removed = 3;
+        (*ret_detachment)->sessions_kept = 1;
+        (*ret_detachment)->warning_count = 1;
+        (*ret_detachment)->warnings = make_warnings();
+        (*ret_detachment)->times.flush_ns = 5000000;
+    }
+    free_operation(operation);
+    return rc;
+}
+
+static void free_warnings(char **warnings)
+{
+    free(warnings[0]);
+    free(warnings);
+}
+
+void manypath_attachment_free(struct manypath_attachment *attachment)
+{
+    if (attachment == NULL)
+        return;
+    free_warnings(attachment->warnings);
+    drop(attachment->paths);
+    drop(attachment);
+}
+
+void manypath_detachment_free(struct manypath_detachment *detachment)
+{
+    if (detachment == NULL)
+        return;
+    free_warnings(detachment->warnings);
+    drop(detachment);
+}
+
+void manypath_paths_free(struct manypath_path *paths)
+{
+    drop(paths);
+}
+
+int manypath_inventory_read(struct manypath *handle, struct manypath_inventory **ret_inventory,
+                            struct manypath_error *err)
+{
+    static struct manypath_session_info sessions[2] = {
+        {.sid = 7, .host = 1, .iqn = "iqn.fake:1", .address = "2001:db8::1", .port = 3260,
+         .state = "LOGGED_IN"},
+        {.sid = 8, .host = 2, .iqn = "iqn.fake:2", .address = "storage.example", .port = 3260,
+         .state = "FAILED"},
+    };
+    static struct manypath_disk_info disks[2] = {
+        {.sid = 7, .host = 1, .channel = 0, .target = 2, .lun = 3, .device = "sda",
+         .state = "running", .size_bytes = 512, .map = "dm-0", .path_state = MANYPATH_PATH_ACTIVE},
+        {.sid = 8, .host = 2, .device = "sdb", .state = "blocked"},
+    };
+    static struct manypath_map_info map = {.device = "dm-0", .name = "mpatha", .wwid = "36001405",
+                                           .size_bytes = 512, .path_count = 2,
+                                           .active_path_count = 1};
+    struct manypath_inventory *found;
+
+    if (strcmp(handle->dev_root, "/fail") == 0)
+        return fail(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, "no sysfs");
+    map.open_count = (uint32_t)live;
+    found = make(sizeof *found);
+    found->session_count = found->disk_count = 2;
+    found->sessions = sessions;
+    found->disks = disks;
+    found->map_count = 1;
+    found->maps = &map;
+    found->maps_known = true;
+    *ret_inventory = found;
+    return 0;
+}
+
+void manypath_inventory_free(struct manypath_inventory *inventory)
+{
+    drop(inventory);
+}

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The extension on a fake C library: conversion, errors, the GIL, signals, lifetime."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from types import FrameType, ModuleType
+from typing import Any
+
+import pytest
+
+from manypath import PathState, Portal, Target
+from manypath.errors import (
+    AuthenticationError,
+    InUseError,
+    InvalidRequestError,
+    PortalNoAnswerError,
+    SystemCallError,
+)
+
+V6 = Portal(ip_address("2001:db8::1"), 3261)
+COUNT = 4
+
+
+def targets(behaviour: str, count: int = COUNT) -> tuple[Target, ...]:
+    return tuple(Target(V6, f"iqn.fake:{behaviour}", 2**63 - 1 - i) for i in range(count))
+
+
+@pytest.fixture
+def handle(core_on_fake_library: ModuleType) -> Iterator[Any]:
+    """A handle, and afterwards the proof that nothing is left of the test's operations."""
+    handle = core_on_fake_library.Handle()
+    before = live(handle)
+    yield handle
+    gc.collect()
+    assert live(handle) == before
+
+
+def live(handle: Any) -> int:
+    """Objects of the fake library that were not freed."""
+    return int(handle.inventory().maps[0].open_count)
+
+
+def test_version(core_on_fake_library: ModuleType) -> None:
+    assert core_on_fake_library.version() == "0.0.0-fake"
+
+
+def test_attach(handle: Any) -> None:
+    attachment = handle.attach(targets("ok"), 1500, 2)
+    assert attachment.path == "/dev/dm-2"
+    assert attachment.device == "dm-2"
+    assert (attachment.name, attachment.wwid) == ("mpatha", "36001405")
+    assert attachment.size_bytes == 1 << 40
+    assert attachment.map_existed is True
+    assert attachment.multipathd_running is False
+    assert attachment.warnings == ("not UTF-8: \\xff",)
+    assert attachment.timings.queue == 1e-6
+    assert attachment.timings.total == 1.5
+    failed, pending, active, inactive = attachment.paths
+    assert [path.state for path in attachment.paths] == list(PathState)
+    assert [path.lun for path in attachment.paths] == [2**63 - 1 - i for i in range(COUNT)]
+    assert active.portal == V6
+    assert active.iqn == "iqn.fake:ok"
+    assert (active.sid, active.device) == (7, "sda")
+    assert active.hctl == f"1:0:0:{active.lun}"
+    assert active.session_existed is True
+    assert active.times.login_begin == 0.0015
+    assert active.times.login_end is None
+    assert active.times.identity_end == 2.5
+    assert active.error is None
+    assert (pending.sid, pending.hctl, pending.device) == (None, None, None)
+    assert inactive.error is None
+    assert type(failed.error) is AuthenticationError
+    assert str(failed.error) == "who are you?"
+
+
+def test_detach(handle: Any) -> None:
+    detachment = handle.detach(targets("ok"), 1000)
+    assert detachment.map_removed is True
+    assert detachment.devices_removed == 4
+    assert detachment.sessions_removed == 3
+    assert detachment.sessions_kept == 1
+    assert detachment.warnings == ("not UTF-8: \\xff",)
+    assert detachment.timings.flush == 0.005
+
+
+def test_inventory(handle: Any) -> None:
+    inventory = handle.inventory()
+    first, second = inventory.sessions
+    assert (first.sid, first.host, first.state) == (7, 1, "LOGGED_IN")
+    assert first.portal == Portal(ip_address("2001:db8::1"), 3260)
+    assert second.portal is None  # a host name
+    used, unused = inventory.disks
+    assert (used.device, used.hctl, used.map) == ("sda", "1:0:2:3", "dm-0")
+    assert used.path_state is PathState.ACTIVE
+    assert (unused.map, unused.path_state) == (None, None)
+    (found,) = inventory.maps
+    assert (found.device, found.path_count, found.active_path_count) == ("dm-0", 2, 1)
+    assert inventory.maps_known is True
+
+
+def test_inventory_fails(core_on_fake_library: ModuleType) -> None:
+    with pytest.raises(SystemCallError, match="no sysfs"):
+        core_on_fake_library.Handle(dev_root="/fail").inventory()
+
+
+def test_dev_root(core_on_fake_library: ModuleType) -> None:
+    handle = core_on_fake_library.Handle(dev_root="/host/dev")
+    assert handle.attach(targets("ok"), 1000, 1).path == "/host/dev/dm-1"
+
+
+def test_failure_carries_everything(handle: Any) -> None:
+    with pytest.raises(PortalNoAnswerError) as caught:
+        handle.attach(targets("fail"), 1000, 1)
+    error = caught.value
+    assert str(error) == "nobody there"
+    assert (error.code_name, error.phase) == ("NO_ANSWER", "login")
+    assert (error.errno, error.iscsid_code, error.retryable) == (5, 8, True)
+    assert error.portal == Portal(ip_address("192.0.2.1"), 3260)
+    assert [path.state for path in error.paths] == list(PathState)
+    with pytest.raises(InUseError, match="in use") as caught_in_use:
+        handle.detach(targets("fail"), 1000)
+    assert caught_in_use.value.paths == ()
+
+
+def test_refused_by_begin(handle: Any) -> None:
+    for call in (lambda: handle.attach(targets("refuse"), 1, 1), lambda: handle.detach((), 1)):
+        with pytest.raises(InvalidRequestError, match="refused"):
+            call()
+
+
+def test_open_refuses(core_on_fake_library: ModuleType) -> None:
+    with pytest.raises(InvalidRequestError, match="logins_in_flight"):
+        core_on_fake_library.Handle(logins_in_flight=33)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda h: h.attach(targets("ok"), -1, 1), OverflowError),
+        (lambda h: h.attach(targets("ok"), 2**32, 1), OverflowError),
+        (lambda h: h.attach((Target(V6, "iqn.fake:ok", 2**64),), 1, 1), OverflowError),
+        (lambda h: h.attach((Target(V6, "iqn.fake:\0ok", 1),), 1, 1), ValueError),
+        (lambda h: h.attach((Target(V6, b"iqn", 1),), 1, 1), TypeError),  # type: ignore[arg-type]
+        (lambda h: h.attach((None,), 1, 1), AttributeError),
+        (lambda h: h.detach(None, 1), TypeError),
+        (lambda h: type(h)(sysfs_root=5), TypeError),
+        (lambda h: type(h)("/sys"), TypeError),
+    ],
+)
+def test_wrong_arguments_leave_nothing_behind(
+    handle: Any, call: Callable[[Any], object], expected: type[Exception]
+) -> None:
+    with pytest.raises(expected):
+        call(handle)
+
+
+def test_repeated_calls_leave_nothing_behind(handle: Any) -> None:
+    for _ in range(1000):
+        handle.attach(targets("ok"), 1, 1)
+        with pytest.raises(PortalNoAnswerError):
+            handle.attach(targets("fail"), 1, 1)
+        handle.detach(targets("ok"), 1)
+
+
+def test_the_gil_is_free_while_waiting(handle: Any) -> None:
+    threads = [
+        threading.Thread(target=handle.attach, args=(targets("slow"), 1000, 1)) for _ in range(8)
+    ]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    turns = 0
+    while any(thread.is_alive() for thread in threads):
+        turns += 1
+        time.sleep(0.001)
+    assert time.monotonic() - began < 8 * 0.3 / 2
+    assert turns > 10
+
+
+class Interrupted(BaseException):
+    """Raised by a signal handler."""
+
+
+@pytest.fixture
+def alarms() -> Iterator[list[float]]:
+    """SIGALRM after 50 ms and every 10 ms from then on; the first one raises."""
+    seen: list[float] = []
+
+    def ring(signum: int, frame: FrameType | None) -> None:
+        seen.append(time.monotonic())
+        if len(seen) == 1:
+            raise Interrupted
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.01)
+    yield seen
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.parametrize("name", ["attach", "detach"])
+def test_a_signal_handler_that_raises_cancels(handle: Any, alarms: list[float], name: str) -> None:
+    arguments = (targets("stuck"), 60000, 1) if name == "attach" else (targets("stuck"), 60000)
+    with pytest.raises(Interrupted):
+        getattr(handle, name)(*arguments)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert alarms
+
+
+def test_a_signal_handler_that_returns_does_not_cancel(handle: Any) -> None:
+    seen: list[int] = []
+    previous = signal.signal(signal.SIGALRM, lambda signum, _: seen.append(signum))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        handle.attach(targets("slow"), 1000, 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert seen == [signal.SIGALRM]
+
+
+def test_a_handle_is_closed_when_nothing_refers_to_it(
+    core_on_fake_library: ModuleType, handle: Any
+) -> None:
+    before = live(handle)
+    other = core_on_fake_library.Handle()
+    assert live(handle) == before + 1
+    thread = threading.Thread(target=other.attach, args=(targets("slow"), 1000, 1))
+    thread.start()
+    del other
+    time.sleep(0.05)
+    assert live(handle) == before + 2  # the operation keeps its handle
+    thread.join()
+    del thread
+    gc.collect()
+    assert live(handle) == before

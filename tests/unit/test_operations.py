@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""connect(), disconnect() and inventory() above the extension."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from typing import Any
+
+import pytest
+
+import manypath
+from fake_core import FakeHandle
+from manypath import operations
+from manypath.errors import InvalidRequestError, PortalNoAnswerError
+
+PROPERTIES = {
+    "target_portals": ["192.0.2.1:3260", "192.0.2.2:3260"],
+    "target_iqns": ["iqn.2010-10.org.example:1"],
+    "target_lun": 1,
+}
+UNEQUAL = {**PROPERTIES, "target_luns": [1, 1, 1]}
+
+
+def test_connect(handle: FakeHandle) -> None:
+    attachment = manypath.connect(PROPERTIES, timeout=2.5, min_paths=2)
+    ((name, targets, timeout_ms, min_paths),) = handle.calls
+    assert (name, timeout_ms, min_paths) == ("attach", 2500, 2)
+    assert [str(target.portal) for target in targets] == PROPERTIES["target_portals"]
+    assert attachment.path == "/dev/dm-3"
+    assert attachment.warnings == ("from the core",)
+
+
+def test_disconnect(handle: FakeHandle) -> None:
+    assert manypath.disconnect(PROPERTIES).sessions_kept == 1
+    ((name, targets, timeout_ms),) = handle.calls
+    assert (name, len(targets), timeout_ms) == ("detach", 2, 60000)
+
+
+def test_inventory(handle: FakeHandle) -> None:
+    assert not manypath.inventory().maps_known
+
+
+def test_warnings_of_the_properties_come_first(handle: FakeHandle) -> None:
+    first, second = manypath.connect(UNEQUAL).warnings
+    assert "only the first 2" in first
+    assert second == "from the core"
+    assert "only the first 2" in manypath.disconnect(UNEQUAL).warnings[0]
+
+
+def test_errors_pass(handle: FakeHandle) -> None:
+    handle.error = PortalNoAnswerError("nobody")
+    with pytest.raises(manypath.ManypathError) as caught:
+        manypath.connect(PROPERTIES)
+    assert caught.value is handle.error
+
+
+@pytest.mark.parametrize(
+    "timeout", [0, -1, 0.0, math.nan, math.inf, 86400.001, 10**400, "5", None, True, 1j]
+)
+def test_timeout_is_checked(handle: FakeHandle, timeout: Any) -> None:
+    for call in (manypath.connect, manypath.disconnect):
+        with pytest.raises(InvalidRequestError, match="timeout"):
+            call(PROPERTIES, timeout=timeout)
+    assert handle.calls == []
+
+
+@pytest.mark.parametrize(("timeout", "expected"), [(86400, 86400000), (0.0001, 1), (1, 1000)])
+def test_timeout_in_milliseconds(handle: FakeHandle, timeout: float, expected: int) -> None:
+    manypath.connect(PROPERTIES, timeout=timeout)
+    assert handle.calls[0][2] == expected
+
+
+@pytest.mark.parametrize("min_paths", [0, -1, 3, 1.0, "1", None, True, 2**64])
+def test_min_paths_is_checked(handle: FakeHandle, min_paths: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="min_paths"):
+        manypath.connect(PROPERTIES, min_paths=min_paths)
+    assert handle.calls == []
+
+
+def test_one_handle_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations._core, "Handle", FakeHandle)
+    monkeypatch.setattr(operations, "_handles", {})
+    found: list[object] = []
+    barrier = threading.Barrier(8)
+
+    def ask() -> None:
+        barrier.wait()
+        found.append(operations._handle())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(map(id, found))) == 1
+
+
+def test_a_forked_child_gets_its_own_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations._core, "Handle", FakeHandle)
+    monkeypatch.setattr(operations, "_handles", {})
+    ours = operations._handle()
+    child = os.fork()
+    if child == 0:
+        # In the child nothing but the exit status may get out, not even an exception.
+        os._exit(0 if not operations._handles and operations._handle() is not ours else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert operations._handle() is ours
