@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# cython: auto_pickle=False, autotestdict=False
 """The C library for Python: conversion of arguments and results, the GIL, errors, lifetime."""
 
 cimport cython
@@ -12,9 +13,8 @@ from libmanypath cimport *
 
 from ipaddress import ip_address
 
-from manypath import _types
+from manypath import _types, errors
 from manypath.address import Portal
-from manypath.errors import CLASS_BY_CODE, ManypathError
 
 cdef dict _PATH_STATES = {
     MANYPATH_PATH_FAILED: _types.PathState.FAILED,
@@ -42,7 +42,7 @@ cdef class Handle:
 
     def __cinit__(self, *, sysfs_root=None, dev_root=None, iscsid_socket=None,
                   iscsid_pidfile=None, layout_dir=None, multipath_dir=None,
-                  multipathd_socket=None, multipathd_pidfile=None, iscsid_uid=0,
+                  multipathd_socket=None, multipathd_pidfile=None, daemon_uid=0,
                   logins_in_flight=0, worker_threads=0):
         cdef manypath_options options
         cdef manypath_error err
@@ -61,7 +61,7 @@ cdef class Handle:
         options.multipath_dir = _pointer(texts[5])
         options.multipathd_socket = _pointer(texts[6])
         options.multipathd_pidfile = _pointer(texts[7])
-        options.iscsid_uid = iscsid_uid
+        options.daemon_uid = daemon_uid
         options.logins_in_flight = logins_in_flight
         options.worker_threads = worker_threads
         with nogil:
@@ -201,7 +201,7 @@ cdef object _wait(manypath_operation *operation):
 
 cdef object _error(const manypath_error *err, tuple paths):
     """The one place where an error of the C library becomes an exception."""
-    return CLASS_BY_CODE.get(err.code, ManypathError)(
+    return errors.CLASS_BY_CODE.get(err.code, errors.ManypathError)(
         _text(err.message),
         code=err.code,
         phase=_text(manypath_phase_name(err.phase)),

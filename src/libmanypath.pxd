@@ -34,7 +34,7 @@ cdef extern from "<manypath/manypath.h>" nogil:
         const char *multipath_dir
         const char *multipathd_socket
         const char *multipathd_pidfile
-        uint32_t iscsid_uid
+        uint32_t daemon_uid
         uint32_t logins_in_flight
         uint32_t worker_threads
 

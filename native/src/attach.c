@@ -2,10 +2,11 @@
 /*
  * Attach. Each path walks on its own:
  *
- *   LOGIN -> SCAN -> DEVICE -> IDENTITY -> READY            (a path that fails undoes what it made: UNDO -> FAILED)
+ *   LOGIN -> SCAN -> DEVICE -> IDENTITY -> READY            (a path that fails undoes what it made:
+ * UNDO -> FAILED)
  *
- * and the volume waits for them: PATHS -> MAP -> done, or -> UNDOING -> failed. When the caller has its answer, the
- * operation lives on until the last job it started has come back.
+ * and the volume waits for them: PATHS -> MAP -> done, or -> UNDOING -> failed. When the caller has
+ * its answer, the operation lives on until the last job it started has come back.
  */
 #include "attach.h"
 
@@ -31,15 +32,19 @@
 
 /* With min_paths usable, portals that do not answer are waited for this much longer. */
 #define STRAGGLER_GRACE (2000 * MS)
-/* What undoing may take after the deadline before the caller is answered all the same. */
+/* What undoing may take before the caller is answered all the same: always a little, even after the
+ * deadline. */
 #define UNDO_GRACE (800 * MS)
+#define UNDO_PATIENCE (10000 * MS)
 
 /* Of the timeout, at most this is kept for making the map. */
 #define MAP_RESERVE (1000 * MS)
 
 enum {
     LOGIN_TIMEOUT_MIN_S = 5,
-    LOGIN_TIMEOUT_MAX_S = 15, /* iscsid.conf's default; it stays with the session for its reconnects */
+    LOGIN_TIMEOUT_MAX_S =
+        15, /* iscsid.conf's default; it stays with the session for its reconnects */
+    OPENS_MAX = 3,
 };
 
 enum path_step {
@@ -48,8 +53,8 @@ enum path_step {
     PATH_DEVICE,
     PATH_IDENTITY,
     PATH_READY,
-    PATH_UNDO,    /* deletes the disk and logs out what was made for nothing */
-    PATH_FAILED,  /* error says why */
+    PATH_UNDO,   /* deletes the disk and logs out what was made for nothing */
+    PATH_FAILED, /* error says why */
 };
 
 enum volume_step { VOLUME_PREPARE, VOLUME_PATHS, VOLUME_MAP, VOLUME_UNDOING, VOLUME_DONE };
@@ -66,9 +71,11 @@ struct attach_path {
     struct mp_job *job; /* running for this path, or NULL */
     bool session_existed;
     bool disk_is_ours; /* appeared by our scan */
+    bool announced;    /* the kernel said that the block device is complete */
+    unsigned opens;    /* attempts to open it */
     struct mp_disk disk;
     bool has_disk;
-    int fd; /* open and locked from IDENTITY until the map is there; -1 */
+    int fd; /* open and locked from IDENTITY until the map's job takes it; -1 */
     struct mp_identity identity;
     int32_t sid, host;
     int32_t state; /* in the map */
@@ -85,7 +92,7 @@ struct attach {
     size_t path_count;
     struct attach_path *paths;
     struct mp_job *map_job, *prepare_job;
-    unsigned jobs;        /* not yet back, ours or abandoned: they point to us */
+    unsigned jobs;         /* not yet back, ours or abandoned: they point to us */
     struct mp_timer grace; /* when to stop waiting for the paths that are not there yet */
     struct mp_warnings warnings;
     struct manypath_attach_times times;
@@ -103,8 +110,8 @@ static uint64_t since_begin(const struct attach *attach)
 }
 
 /* For the caller while it waits, for the log afterwards. */
-__attribute__((format(printf, 2, 3)))
-static void warn(struct attach *attach, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void warn(struct attach *attach, const char *format,
+                                                       ...)
 {
     char text[MANYPATH_MESSAGE_SIZE];
     va_list args;
@@ -122,7 +129,7 @@ static void warn(struct attach *attach, const char *format, ...)
 struct attach_job {
     struct mp_job job;
     struct attach *attach;
-    struct attach_path *path;  /* NULL: the volume's */
+    struct attach_path *path; /* NULL: the volume's */
     struct mp_host *host;
     void (*finished)(struct attach_job *job); /* not called when nobody waits any more */
     void (*discard)(struct attach_job *job);  /* frees what the result holds; may be NULL */
@@ -142,6 +149,9 @@ struct attach_job {
 static void job_free(struct attach_job *job)
 {
     mp_host_release(job->host);
+    for (size_t i = 0; i < job->map_path_count; i++)
+        if (job->map_paths[i].fd >= 0)
+            close(job->map_paths[i].fd);
     free(job->map_paths);
     free(job);
 }
@@ -159,9 +169,9 @@ static void job_done(struct mp_job *base)
 {
     struct attach_job *job = (struct attach_job *)base;
     struct attach *attach = job->attach;
-    struct mp_job **slot = job->path != NULL                ? &job->path->job
-                           : attach->prepare_job == base    ? &attach->prepare_job
-                                                            : &attach->map_job;
+    struct mp_job **slot = job->path != NULL             ? &job->path->job
+                           : attach->prepare_job == base ? &attach->prepare_job
+                                                         : &attach->map_job;
 
     attach->jobs--;
     if (*slot == base) {
@@ -216,10 +226,11 @@ static void abandon_job(struct attach *attach, struct mp_job **slot)
 
 /* ---- paths: failing and undoing ---- */
 
-__attribute__((format(printf, 5, 6)))
-static void path_error(struct attach_path *path, int code, int phase, int sys_errno, const char *format, ...);
+__attribute__((format(printf, 5, 6))) static void
+path_error(struct attach_path *path, int code, int phase, int sys_errno, const char *format, ...);
 
-static void path_error(struct attach_path *path, int code, int phase, int sys_errno, const char *format, ...)
+static void path_error(struct attach_path *path, int code, int phase, int sys_errno,
+                       const char *format, ...)
 {
     char text[MANYPATH_MESSAGE_SIZE - 64];
     va_list args;
@@ -291,13 +302,13 @@ static void delete_finished(struct attach_job *job)
 {
     if (job->result < 0 && job->result != -ENOENT && job->result != -ENODEV)
         warn(job->attach, "undoing: deleting %s failed with errno %d", job->disk.name,
-                -job->result);
+             -job->result);
     job->path->has_disk = false;
     path_undo_session(job->path);
 }
 
-/* Takes back what this path made: its disk, then its session. Used for a failed path, and for all when the volume
- * fails. */
+/* Takes back what this path made: its disk, then its session. Used for a failed path, and for all
+ * when the volume fails. */
 static void path_undo(struct attach_path *path)
 {
     struct attach *attach = path->attach;
@@ -331,8 +342,8 @@ static void identity_run(struct mp_job *base)
 {
     struct attach_job *job = (struct attach_job *)base;
 
-    job->result = mp_identity_open(job->host, job->disk.name, job->disk.dev, &job->identity, &job->fd,
-                                   &job->error);
+    job->result = mp_identity_open(job->host, job->disk.name, job->disk.dev, &job->identity,
+                                   &job->fd, &job->error);
 }
 
 static void identity_discard(struct attach_job *job)
@@ -341,15 +352,31 @@ static void identity_discard(struct attach_job *job)
         close(job->fd);
 }
 
+/* The node is made, and can be opened, a moment after sysfs shows the disk. */
+static bool too_early(int sys_errno)
+{
+    return sys_errno == ENOENT || sys_errno == ENXIO || sys_errno == ENODEV;
+}
+
+static void path_identity(struct attach_path *path);
+
 static void identity_finished(struct attach_job *job)
 {
     struct attach_path *path = job->path;
 
+    if (job->result < 0 && too_early(job->error.sys_errno) && path->opens < OPENS_MAX) {
+        if (path->announced)
+            path_identity(path);
+        else
+            path->step = PATH_DEVICE; /* its event is still to come */
+        return;
+    }
     if (job->result < 0) {
         path_error(path, job->error.code, job->error.phase, job->error.sys_errno, "%s",
                    job->error.message);
         return;
     }
+    mp_engine_unwatch_device(path->attach->operation.handle, &path->watch);
     path->fd = job->fd;
     path->identity = job->identity;
     path->times.identity_end_ns = since_begin(path->attach);
@@ -362,16 +389,19 @@ static void path_identity(struct attach_path *path)
     struct attach_job *job = new_job(path->attach, path, identity_run, identity_finished);
 
     path->step = PATH_IDENTITY;
+    path->opens++;
     path->times.device_end_ns = since_begin(path->attach);
     if (job != NULL)
         job->discard = identity_discard;
     if (job == NULL || !start_job(path->attach, job, &path->job))
-        path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_IDENTITY, EAGAIN, "no thread for the inquiry");
+        path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_IDENTITY, EAGAIN,
+                   "no thread for the inquiry");
 }
 
 /* ---- paths: device ---- */
 
-/* Reads the LUN's disk from sysfs. -EAGAIN: the SCSI device is there, its block device is not yet. */
+/* Reads the LUN's disk from sysfs. -EAGAIN: the SCSI device is there, its block device is not yet.
+ */
 static int find_disk(struct attach_path *path)
 {
     int result = mp_sysfs_find_disk(path->attach->operation.handle->host->sysfs_root, path->host,
@@ -389,38 +419,36 @@ static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *e
         (struct attach_path *)((char *)watch - offsetof(struct attach_path, watch));
     char session[32];
 
-    if (event != NULL) {
-        snprintf(session, sizeof session, "/session%d/", path->sid);
-        if (event->action != MP_UEVENT_ADD || strcmp(event->subsystem, "block") != 0 ||
-            strstr(event->devpath, session) == NULL)
-            return;
-    }
-    if (find_disk(path) != 0)
-        return; /* another LUN of the session; a device that vanished is left to the deadline */
-    mp_engine_unwatch_device(path->attach->operation.handle, watch);
-    path_identity(path);
+    snprintf(session, sizeof session, "/session%d/", path->sid);
+    if (event != NULL &&
+        (event->action != MP_UEVENT_ADD || strcmp(event->subsystem, "block") != 0 ||
+         strstr(event->devpath, session) == NULL))
+        return;
+    if (find_disk(path) != 0 || (event != NULL && strcmp(event->devname, path->disk.name) != 0))
+        return; /* another LUN of the session */
+    path->announced = true;
+    if (path->step == PATH_DEVICE)
+        path_identity(path);
 }
 
 static void path_device(struct attach_path *path)
 {
-    int result;
+    int result = find_disk(path);
 
     path->step = PATH_DEVICE;
     path->times.scan_end_ns = since_begin(path->attach);
-    path->watch.seen = device_seen;
-    /* watch first, then look: nothing falls between */
-    mp_engine_watch_device(path->attach->operation.handle, &path->watch);
-    result = find_disk(path);
-    if (result == -EAGAIN)
-        return;
-    mp_engine_unwatch_device(path->attach->operation.handle, &path->watch);
-    if (result == 0)
-        path_identity(path);
-    else
+    if (result == -ENOENT)
         path_error(path, MANYPATH_E_LUN_NOT_FOUND, MANYPATH_PHASE_SCAN, 0,
                    "target %s offers no LUN %" PRIu64
                    " to this host; check that the volume is exported to this initiator",
                    path->target.iqn, path->target.lun);
+    else if (result < 0 && result != -EAGAIN)
+        path_error(path, MANYPATH_E_DEVICE, MANYPATH_PHASE_DEVICE, result,
+                   "the disk of LUN %" PRIu64 " cannot be read from sysfs: errno %d",
+                   path->target.lun, -result);
+    else if (result == 0 && (path->announced || !path->disk_is_ours))
+        path_identity(path);
+    /* else its event comes */
 }
 
 /* ---- paths: scan ---- */
@@ -457,9 +485,13 @@ static void scan_finished(struct attach_job *job)
 
 static void path_scan(struct attach_path *path)
 {
+    path->step = PATH_SCAN;
+    path->watch.seen = device_seen;
+    path->announced = false;
+    /* watch first, then look and scan: no event falls between */
+    mp_engine_watch_device(path->attach->operation.handle, &path->watch);
     int result = find_disk(path);
 
-    path->step = PATH_SCAN;
     if (result == 0 || result == -EAGAIN) {
         path_device(path);
         return;
@@ -518,9 +550,9 @@ static void path_result(const struct attach *attach, const struct attach_path *p
     mp_copy(result->iqn, sizeof result->iqn, path->target.iqn);
     result->port = path->target.portal.port;
     result->lun = path->target.lun;
-    result->state = mapped                      ? path->state
-                    : path->step == PATH_LOGIN  ? MANYPATH_PATH_PENDING
-                                                : MANYPATH_PATH_FAILED;
+    result->state = mapped                     ? path->state
+                    : path->step == PATH_LOGIN ? MANYPATH_PATH_PENDING
+                                               : MANYPATH_PATH_FAILED;
     result->sid = path->sid;
     result->host = mapped ? path->disk.host : -1;
     result->channel = mapped ? path->disk.channel : -1;
@@ -618,12 +650,12 @@ static void map_finished(struct attach_job *job)
     }
     if (!job->map.wwid_listed)
         warn(attach,
-                "the WWID could not be added to %s/wwids; a multipathd in strict mode removes the map "
-                "when it is reconfigured while the map is closed",
-                attach->operation.handle->host->multipath_dir);
+             "the WWID could not be added to %s/wwids; a multipathd in strict mode removes the map "
+             "when it is reconfigured while the map is closed",
+             attach->operation.handle->host->multipath_dir);
     if (job->map.size_bytes != job->size_bytes)
         warn(attach, "the map has %" PRIu64 " bytes and its paths have %" PRIu64,
-                job->map.size_bytes, job->size_bytes);
+             job->map.size_bytes, job->size_bytes);
     volume_times(attach);
     volume_finish(attach);
 }
@@ -638,12 +670,14 @@ static void volume_map(struct attach *attach, const struct mp_identity *identity
         job->map_paths = calloc(count, sizeof *job->map_paths);
     if (job != NULL && job->map_paths != NULL) {
         for (size_t i = 0; i < attach->path_count; i++) {
-            const struct attach_path *path = &attach->paths[i];
+            struct attach_path *path = &attach->paths[i];
             struct mp_map_path *member = &job->map_paths[job->map_path_count];
 
             if (path->step != PATH_READY)
                 continue;
             member->dev = path->disk.dev;
+            member->fd = path->fd;
+            path->fd = -1;
             member->state = MANYPATH_PATH_ACTIVE;
             mp_copy(member->name, sizeof member->name, path->disk.name);
             mp_copy(member->dh_state, sizeof member->dh_state, path->disk.dh_state);
@@ -669,7 +703,8 @@ static bool same_identity(const struct mp_identity *a, const struct mp_identity 
     return a->size_bytes == b->size_bytes && strcmp(a->wwid, b->wwid) == 0;
 }
 
-/* The identity that most ready paths have; NULL when two are equally frequent: nobody can say which is right. */
+/* The identity that most ready paths have; NULL when two are equally frequent: nobody can say which
+ * is right. */
 static const struct mp_identity *majority(const struct attach *attach, size_t *ret_votes)
 {
     const struct mp_identity *best = NULL;
@@ -707,9 +742,10 @@ static void volume_choose(struct attach *attach)
     if (identity == NULL) {
         struct manypath_error *error = &attach->operation.error;
 
-        mp_error(error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
-                 "the paths lead to different disks and no identity has a majority; check the targets "
-                 "and LUNs of the request");
+        mp_error(
+            error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
+            "the paths lead to different disks and no identity has a majority; check the targets "
+            "and LUNs of the request");
         for (size_t i = 0; i < attach->path_count; i++)
             if (attach->paths[i].step == PATH_READY)
                 mp_error(&attach->paths[i].error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
@@ -724,10 +760,11 @@ static void volume_choose(struct attach *attach)
         struct attach_path *path = &attach->paths[i];
 
         if (path->step == PATH_READY && !same_identity(&path->identity, &chosen)) {
-            warn(attach, "%s through portal %s is disk %s of %" PRIu64
-                    " bytes, not %s of %" PRIu64 ": kept out",
-                    path->disk.name, path->target.address, path->identity.wwid,
-                    path->identity.size_bytes, chosen.wwid, chosen.size_bytes);
+            warn(attach,
+                 "%s through portal %s is disk %s of %" PRIu64 " bytes, not %s of %" PRIu64
+                 ": kept out",
+                 path->disk.name, path->target.address, path->identity.wwid,
+                 path->identity.size_bytes, chosen.wwid, chosen.size_bytes);
             path_error(path, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
                        "%s is disk %s of %" PRIu64 " bytes, the other paths are %s of %" PRIu64
                        "; it was kept out of the map",
@@ -737,7 +774,8 @@ static void volume_choose(struct attach *attach)
     }
     if (votes < attach->min_paths) {
         mp_error(&attach->operation.error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
-                 "only %zu paths lead to the same disk; %u were asked for", votes, attach->min_paths);
+                 "only %zu paths lead to the same disk; %u were asked for", votes,
+                 attach->min_paths);
         volume_fail(attach);
         return;
     }
@@ -758,7 +796,8 @@ static void volume_error(struct attach *attach, size_t ready)
             continue;
         failed++;
         /* "no answer" says least: prefer any other */
-        if (first == NULL || (first->code == MANYPATH_E_NO_ANSWER && one->code != MANYPATH_E_NO_ANSWER))
+        if (first == NULL ||
+            (first->code == MANYPATH_E_NO_ANSWER && one->code != MANYPATH_E_NO_ANSWER))
             first = one;
     }
     if (first == NULL) {
@@ -768,8 +807,8 @@ static void volume_error(struct attach *attach, size_t ready)
     *error = *first;
     if (attach->path_count > 1 || ready > 0)
         snprintf(error->message, sizeof error->message,
-                 "%zu of %zu paths failed, %zu usable, %u wanted; %.380s", failed, attach->path_count,
-                 ready, attach->min_paths, first->message);
+                 "%zu of %zu paths failed, %zu usable, %u wanted; %.380s", failed,
+                 attach->path_count, ready, attach->min_paths, first->message);
 }
 
 static void volume_check(struct attach *attach)
@@ -813,7 +852,8 @@ static void leave_stragglers(struct attach *attach)
         } else if (path->step < PATH_READY) {
             attach->step = VOLUME_MAP; /* failing paths do not decide any more */
             path_error(path, MANYPATH_E_DEVICE, MANYPATH_PHASE_DEVICE, ETIMEDOUT,
-                       "LUN %" PRIu64 " did not become a usable disk in time; the path was left out",
+                       "LUN %" PRIu64
+                       " did not become a usable disk in time; the path was left out",
                        path->target.lun);
         }
     }
@@ -844,6 +884,14 @@ static void grace_over(struct mp_timer *timer)
 
 /* ---- the volume: failure ---- */
 
+static uint64_t undo_until(uint64_t deadline_ns)
+{
+    uint64_t now = mp_now_ns();
+    uint64_t patience = now + UNDO_PATIENCE < deadline_ns ? now + UNDO_PATIENCE : deadline_ns;
+
+    return patience > now + UNDO_GRACE ? patience : now + UNDO_GRACE;
+}
+
 /* Everything that this operation made is taken back, then the caller is told. */
 static void volume_fail(struct attach *attach)
 {
@@ -853,7 +901,7 @@ static void volume_fail(struct attach *attach)
     mp_engine_disarm(handle, &attach->grace);
     abandon_job(attach, &attach->map_job);
     abandon_job(attach, &attach->prepare_job);
-    mp_engine_arm(handle, &attach->operation.timer, mp_now_ns() + UNDO_GRACE);
+    mp_engine_arm(handle, &attach->operation.timer, undo_until(attach->operation.deadline_ns));
     for (size_t i = 0; i < attach->path_count; i++)
         if (attach->paths[i].step < PATH_UNDO)
             path_undo(&attach->paths[i]);
@@ -884,8 +932,9 @@ static void attach_cancel(struct manypath_operation *operation, int code)
     if (code == MANYPATH_E_TIMEOUT && attach->step == VOLUME_PATHS)
         volume_error(attach, ready);
     else
-        mp_error(&operation->error, code, attach->step == VOLUME_MAP ? MANYPATH_PHASE_MAP : MANYPATH_PHASE_LOGIN,
-                 0, code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the attach was cancelled");
+        mp_error(&operation->error, code,
+                 attach->step == VOLUME_MAP ? MANYPATH_PHASE_MAP : MANYPATH_PHASE_LOGIN, 0,
+                 code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the attach was cancelled");
     if (code == MANYPATH_E_TIMEOUT)
         operation->error.code = MANYPATH_E_TIMEOUT;
     volume_fail(attach);
@@ -935,7 +984,8 @@ static void attach_begin(struct manypath_operation *operation)
 
         path->session = mp_session_hold(handle->sessions, &path->target.portal, path->target.iqn);
         if (path->session == NULL) {
-            mp_error(&operation->error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, ENOMEM, "out of memory");
+            mp_error(&operation->error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, ENOMEM,
+                     "out of memory");
             volume_fail(attach);
             return;
         }
@@ -944,7 +994,8 @@ static void attach_begin(struct manypath_operation *operation)
         volume_paths(attach);
         return;
     }
-    /* no session is made for nothing on a kernel without multipath; asked once, as it may load a module */
+    /* no session is made for nothing on a kernel without multipath; asked once, as it may load a
+     * module */
     struct attach_job *job = new_job(attach, NULL, prepare_run, prepare_finished);
 
     if (job == NULL || !start_job(attach, job, &attach->prepare_job)) {
@@ -998,7 +1049,8 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
         attach->attachment = calloc(1, sizeof *attach->attachment);
         attach->results = calloc(count, sizeof *attach->results);
     }
-    if (attach == NULL || attach->paths == NULL || attach->attachment == NULL || attach->results == NULL)
+    if (attach == NULL || attach->paths == NULL || attach->attachment == NULL ||
+        attach->results == NULL)
         result = mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_REQUEST, ENOMEM, "out of memory");
     else
         result = mp_operation_init(&attach->operation, handle, request->timeout_ms, err);
@@ -1035,8 +1087,9 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
     return 0;
 }
 
-int mp_attach_result(struct manypath_operation *operation, struct manypath_attachment **ret_attachment,
-                     struct manypath_path **ret_paths, size_t *ret_path_count, struct manypath_error *err)
+int mp_attach_result(struct manypath_operation *operation,
+                     struct manypath_attachment **ret_attachment, struct manypath_path **ret_paths,
+                     size_t *ret_path_count, struct manypath_error *err)
 {
     struct attach *attach = (struct attach *)operation;
 

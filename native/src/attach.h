@@ -9,7 +9,8 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
                   struct manypath_operation **ret_operation, struct manypath_error *err);
 
 /* Moves the result out of a complete operation. */
-int mp_attach_result(struct manypath_operation *operation, struct manypath_attachment **ret_attachment,
-                     struct manypath_path **ret_paths, size_t *ret_path_count, struct manypath_error *err);
+int mp_attach_result(struct manypath_operation *operation,
+                     struct manypath_attachment **ret_attachment, struct manypath_path **ret_paths,
+                     size_t *ret_path_count, struct manypath_error *err);
 
 #endif

@@ -20,7 +20,11 @@ enum {
     SIZES_MAX = 64,
     /* A full backlog cannot be waited for: connect() says EAGAIN and offers no event. */
     BACKLOG_RETRY_NS = 10 * 1000 * 1000,
-    PROBE_ROUNDS = 2, /* the second in case iscsid was restarted during the first */
+    /* After it broke off requests, iscsid is most likely being restarted: nobody listens for a
+       moment. */
+    RESTART_LIMIT_NS = 2000 * 1000 * 1000,
+    REPLACEMENT_TIMEOUT_S = 5, /* multipath-tools' default fast_io_fail_tmo */
+    PROBE_ROUNDS = 2,          /* the second in case iscsid was restarted during the first */
 };
 
 enum kind { PROBE, LOGIN, LOGOUT };
@@ -34,7 +38,7 @@ struct mp_exchange {
     uint64_t sent_ns;
     mp_answer_fn answer;
     void *owner;
-    int32_t sid;                    /* LOGOUT */
+    int32_t sid;                         /* LOGOUT */
     char address[MANYPATH_ADDRESS_SIZE]; /* LOGIN, and the next three */
     uint16_t port;
     char iqn[MANYPATH_IQN_SIZE];
@@ -58,7 +62,8 @@ struct mp_client {
     enum layout_state layout_state;
     const struct mp_iscsid_layout *layout;
     struct mp_iscsid_process process; /* that the layout was found for */
-    bool verified; /* found for requests that are still to be answered */
+    bool verified;                    /* found for requests that are still to be answered */
+    uint64_t broken_ns;               /* when iscsid broke off a request the last time, 0: never */
     struct mp_iscsid_layout extra[EXTRA_LAYOUTS_MAX]; /* the operator's */
     size_t extra_count;
     uint32_t sizes[SIZES_MAX]; /* probe: candidates, ascending; the answer lies in [low, high) */
@@ -162,6 +167,18 @@ static void fail_waiting(struct mp_client *client, const struct manypath_error *
     }
 }
 
+/* Nobody could be reached now, and connect() offers no event: try again soon. */
+static bool try_later(struct mp_client *client, int result)
+{
+    uint64_t now = mp_now_ns();
+    bool restarting = client->broken_ns != 0 && now - client->broken_ns < RESTART_LIMIT_NS;
+
+    if (result != -EAGAIN && !(result == -ECONNREFUSED && restarting))
+        return false;
+    mp_engine_arm(client->handle, &client->retry, now + BACKLOG_RETRY_NS);
+    return true;
+}
+
 static void connect_error(struct mp_client *client, int result, struct manypath_error *ret_error)
 {
     const char *name = client->handle->host->iscsid_socket;
@@ -172,10 +189,11 @@ static void connect_error(struct mp_client *client, int result, struct manypath_
                  "(or iscsid.socket), and call from the host's network namespace",
                  name);
     else if (result == -EPERM)
-        mp_error(ret_error, MANYPATH_E_ISCSID_UNTRUSTED, MANYPATH_PHASE_LOGIN, result,
-                 "the abstract socket @%s does not belong to uid %u, so it is not the host's iscsid; "
-                 "nothing was sent to it",
-                 name, client->handle->host->iscsid_uid);
+        mp_error(
+            ret_error, MANYPATH_E_ISCSID_UNTRUSTED, MANYPATH_PHASE_LOGIN, result,
+            "the abstract socket @%s does not belong to uid %u, so it is not the host's iscsid; "
+            "nothing was sent to it",
+            name, client->handle->host->daemon_uid);
     else
         mp_error(ret_error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_LOGIN, result,
                  "cannot talk to iscsid on the abstract socket @%s: errno %d", name, -result);
@@ -207,10 +225,11 @@ static void probe_unknown(struct mp_client *client)
     for (size_t i = 0; i < client->size_count && used < sizeof known - 1; i++)
         used += (size_t)snprintf(known + used, sizeof known - used, "%s%u", i > 0 ? ", " : "",
                                  client->sizes[i]);
-    mp_error(&error, MANYPATH_E_ISCSID_LAYOUT, MANYPATH_PHASE_LOGIN, 0,
-             "the running iscsid expects requests of a size that is not known (known: %s), so nothing "
-             "was asked of it; add its layout to %s as docs/iscsid-layouts.md describes",
-             known, client->handle->host->layout_dir);
+    mp_error(
+        &error, MANYPATH_E_ISCSID_LAYOUT, MANYPATH_PHASE_LOGIN, 0,
+        "the running iscsid expects requests of a size that is not known (known: %s), so nothing "
+        "was asked of it; add its layout to %s as docs/iscsid-layouts.md describes",
+        known, client->handle->host->layout_dir);
     probe_failed(client, &error);
 }
 
@@ -255,7 +274,8 @@ static void probe_ended(struct mp_exchange *exchange, int result)
     if (received == 0) {
         probe_result(client, -1); /* iscsid waits for more, and saw the end of file */
     } else if (received == sizeof exchange->reply &&
-               mp_iscsid_decode_reply(exchange->reply, received, MP_ISCSID_CONFIG_INAME, &reply) == 0) {
+               mp_iscsid_decode_reply(exchange->reply, received, MP_ISCSID_CONFIG_INAME, &reply) ==
+                   0) {
         if (reply.error == MP_ISCSID_ERR_ACCESS) {
             mp_error(&error, MANYPATH_E_PERMISSION, MANYPATH_PHASE_LOGIN, EACCES,
                      "iscsid refuses this process: it must run as root");
@@ -277,7 +297,7 @@ static void probe_begin(struct mp_client *client)
     uint32_t previous = client->layout != NULL ? client->layout->request_size : 0;
     char reason[256] = "";
     size_t refused = 0;
-    int count = mp_iscsid_layout_load_dir(host->layout_dir, host->iscsid_uid, client->extra,
+    int count = mp_iscsid_layout_load_dir(host->layout_dir, host->daemon_uid, client->extra,
                                           EXTRA_LAYOUTS_MAX, &refused, reason, sizeof reason);
 
     if (count < 0 || refused > 0)
@@ -319,6 +339,9 @@ static int encode(struct mp_client *client, const struct mp_exchange *exchange, 
     login.login_timeout = (int32_t)exchange->login_timeout_s;
     login.initial_login_retry_max = 1;
     login.scan_auto = 0; /* we scan the one LUN that is wanted */
+    /* The other paths of the map take over: fail I/O on a lost one soon (the kernel's default is
+     * 120 s). */
+    login.replacement_timeout = REPLACEMENT_TIMEOUT_S;
     return mp_iscsid_encode_login(client->layout, &login, client->buffer, *ret_size);
 }
 
@@ -331,9 +354,10 @@ static void ended(struct mp_exchange *exchange, int result)
         probe_ended(exchange, result);
         return;
     }
-    /* broken off: iscsid was restarted, perhaps as another version. Look again, send once more; a login that was
-     * done all the same is answered with "exists". */
+    /* broken off: iscsid was restarted, perhaps as another version. Look again, send once more; a
+     * login that was done all the same is answered with "exists". */
     client->verified = false;
+    client->broken_ns = mp_now_ns();
     if (client->layout_state == LAYOUT_KNOWN)
         client->layout_state = LAYOUT_UNKNOWN;
     if (!exchange->resent) {
@@ -392,8 +416,8 @@ static void exchange_ready(struct mp_source *source, uint32_t epoll_events)
             return;
         }
         exchange->received += (size_t)length;
-        /* A probe reads on to the end, which tells whether its size was right. Nobody else waits for the end:
-         * iscsid's scan children may hold the socket open. */
+        /* A probe reads on to the end, which tells whether its size was right. Nobody else waits
+         * for the end: iscsid's scan children may hold the socket open. */
         if (exchange->received == sizeof exchange->reply && exchange->kind != PROBE) {
             answered(exchange);
             return;
@@ -408,7 +432,8 @@ static int transmit(struct mp_client *client, struct mp_exchange *exchange)
     struct manypath_error error;
     size_t size;
     int fd;
-    /* encoded first: between connect and the end of the request iscsid's only thread waits for us */
+    /* encoded first: between connect and the end of the request iscsid's only thread waits for us
+     */
     int result = encode(client, exchange, &size);
 
     if (result < 0) {
@@ -418,7 +443,7 @@ static int transmit(struct mp_client *client, struct mp_exchange *exchange)
         fail(exchange, &error);
         return 0;
     }
-    result = mp_iscsid_connect(host->iscsid_socket, host->iscsid_uid, &fd);
+    result = mp_iscsid_connect(host->iscsid_socket, host->daemon_uid, &fd);
     if (result < 0)
         return result;
     result = mp_iscsid_send(fd, client->buffer, size);
@@ -465,17 +490,16 @@ static void probe_next(struct mp_client *client)
         if (result < 0)
             mp_client_forget(client, exchange);
     }
-    if (result == -EAGAIN) {
+    if (result < 0 && try_later(client, result)) {
         client->layout_state = LAYOUT_UNKNOWN;
-        mp_engine_arm(client->handle, &client->retry, mp_now_ns() + BACKLOG_RETRY_NS);
     } else if (result < 0) {
         connect_error(client, result, &error);
         probe_failed(client, &error);
     }
 }
 
-/* The layout belongs to one iscsid process; packages are upgraded under running systems. While requests are in
- * flight it is the same process: its death breaks them off. */
+/* The layout belongs to one iscsid process; packages are upgraded under running systems. While
+ * requests are in flight it is the same process: its death breaks them off. */
 static bool layout_is_fresh(const struct mp_client *client)
 {
     struct mp_iscsid_process now;
@@ -499,9 +523,7 @@ static void pump(struct mp_client *client)
         }
         int result = transmit(client, TAILQ_FIRST(&client->waiting));
 
-        if (result == -EAGAIN) {
-            mp_engine_arm(client->handle, &client->retry, mp_now_ns() + BACKLOG_RETRY_NS);
-        } else if (result < 0) {
+        if (result < 0 && !try_later(client, result)) {
             client->layout_state = LAYOUT_UNKNOWN;
             connect_error(client, result, &error);
             fail_waiting(client, &error);
@@ -509,8 +531,24 @@ static void pump(struct mp_client *client)
     }
 }
 
+/* Those who waited for the probe gave up, so iscsid leaves it unanswered: the next request asks afresh. */
+static void drop_stale_probe(struct mp_client *client)
+{
+    struct mp_exchange *exchange;
+
+    if (client->layout_state != LAYOUT_PROBING || !TAILQ_EMPTY(&client->waiting))
+        return;
+    TAILQ_FOREACH(exchange, &client->in_flight, link)
+        if (exchange->kind == PROBE)
+            break;
+    if (exchange != NULL)
+        mp_client_forget(client, exchange);
+    client->layout_state = LAYOUT_UNKNOWN;
+}
+
 void mp_client_turn(struct mp_client *client)
 {
+    drop_stale_probe(client);
     pump(client);
     free_list(&client->finished);
 }

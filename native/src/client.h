@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Exchanges with iscsid on the engine's loop: finds the request layout, keeps a bounded number of logins in flight,
- * sends each request on a socket of its own.
+ * Exchanges with iscsid on the engine's loop: finds the request layout, keeps a bounded number of
+ * logins in flight, sends each request on a socket of its own.
  */
 #ifndef MP_CLIENT_H
 #define MP_CLIENT_H
@@ -23,8 +23,8 @@ typedef void (*mp_answer_fn)(void *owner, const struct mp_answer *answer);
 struct mp_client *mp_client_new(struct manypath *handle);
 void mp_client_free(struct mp_client *client);
 
-/* Queues a request; it is sent at the end of this turn of the loop at the earliest. NULL: out of memory. The
- * exchange is gone when `answer` has been called, or after mp_client_forget(). */
+/* Queues a request; it is sent at the end of this turn of the loop at the earliest. NULL: out of
+ * memory. The exchange is gone when `answer` has been called, or after mp_client_forget(). */
 struct mp_exchange *mp_client_login(struct mp_client *client, const struct mp_portal *portal,
                                     const char *iqn, uint32_t login_timeout_s, mp_answer_fn answer,
                                     void *owner);

@@ -3,7 +3,8 @@
  * Detach, in an order that loses no write:
  *
  *   FIND (what the kernel has for these targets) -> UNMAP (refuse if in use, flush, remove the map)
- *     -> DELETE (the SCSI devices, side by side) -> LOGOUT (sessions that no other LUN uses, side by side)
+ *     -> DELETE (the SCSI devices, side by side) -> LOGOUT (sessions that no other LUN uses, side
+ * by side)
  *
  * Everything is read from the kernel, so the same call goes on where an earlier one stopped.
  */
@@ -78,8 +79,8 @@ static uint64_t phase_ns(const struct detach *detach)
 {
     const struct manypath_detach_times *times = &detach->detachment->times;
 
-    return since_begin(detach) - times->prepare_ns - times->flush_ns - times->unmap_ns - times->delete_ns -
-           times->logout_ns;
+    return since_begin(detach) - times->prepare_ns - times->flush_ns - times->unmap_ns -
+           times->delete_ns - times->logout_ns;
 }
 
 /* ---- the end ---- */
@@ -210,8 +211,8 @@ static void logout_done(struct mp_session_wait *wait, const struct manypath_erro
     session->waiting = false;
     if (error->code != 0)
         detach->operation.error = *error; /* the others are still attempted */
-    else if (mp_sysfs_session_state(detach->operation.handle->host->sysfs_root, session->sid, &state) ==
-             -ENOENT)
+    else if (mp_sysfs_session_state(detach->operation.handle->host->sysfs_root, session->sid,
+                                    &state) == -ENOENT)
         detach->detachment->sessions_removed++;
     else
         detach->detachment->sessions_kept++;
@@ -236,7 +237,8 @@ static bool still_used(const struct detach *detach, const struct detach_session 
 static void step_logout(struct detach *detach)
 {
     detach->step = DETACH_LOGOUT;
-    detach->outstanding = 1; /* ourselves, so that answers given at once do not end the step early */
+    detach->outstanding =
+        1; /* ourselves, so that answers given at once do not end the step early */
     for (size_t i = 0; i < detach->session_count; i++) {
         struct detach_session *session = &detach->sessions[i];
 
@@ -314,7 +316,8 @@ static void unmap_run(struct mp_job *base)
 
     job->times.flushed_ns = mp_now_ns();
     for (size_t i = 0; i < job->map_count && job->result == 0; i++)
-        job->result = mp_map_remove(job->host, job->maps[i], job->deadline_ns, &job->times, &job->error);
+        job->result =
+            mp_map_remove(job->host, job->maps[i], job->deadline_ns, &job->times, &job->error);
     for (size_t i = 0; i < job->bare_count && job->result == 0; i++)
         job->result = mp_disk_release(job->host, job->bare[i], &job->error);
 }
@@ -339,7 +342,7 @@ static bool add_map(struct detach *detach, const char *uuid)
     for (size_t i = 0; i < detach->map_count; i++)
         if (strcmp(detach->maps[i], uuid) == 0)
             return true;
-    char(*maps)[UUID_SIZE] = realloc(detach->maps, (detach->map_count + 1) * sizeof *maps);
+    char (*maps)[UUID_SIZE] = realloc(detach->maps, (detach->map_count + 1) * sizeof *maps);
 
     if (maps == NULL)
         return false;
@@ -365,10 +368,11 @@ static int check_holders(struct detach *detach, const struct mp_disk *disk, bool
         mp_sysfs_dm(root, holders[i], uuid, sizeof uuid, NULL, 0);
         if (strncmp(uuid, "mpath-", 6) != 0)
             return mp_error(error, MANYPATH_E_IN_USE, MANYPATH_PHASE_PREPARE, EBUSY,
-                            "%s is held by %s, which is no multipath map; nothing was removed", disk->name,
-                            holders[i]);
+                            "%s is held by %s, which is no multipath map; nothing was removed",
+                            disk->name, holders[i]);
         if (!add_map(detach, uuid))
-            return mp_error(error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, ENOMEM, "out of memory");
+            return mp_error(error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, ENOMEM,
+                            "out of memory");
         *ret_mapped = true;
     }
     return 0;
@@ -422,7 +426,8 @@ static struct detach_session *session_of(struct detach *detach, const struct mp_
 
     for (size_t i = 0; i < detach->session_count; i++) {
         session = &detach->sessions[i];
-        if (mp_portal_equal(&session->portal, &target->portal) && strcmp(session->iqn, target->iqn) == 0)
+        if (mp_portal_equal(&session->portal, &target->portal) &&
+            strcmp(session->iqn, target->iqn) == 0)
             return session;
     }
     session = &detach->sessions[detach->session_count++];
@@ -493,15 +498,16 @@ static void detach_cancel(struct manypath_operation *operation, int code)
     } steps[] = {
         [DETACH_FIND] = {MANYPATH_PHASE_PREPARE, "nothing was removed"},
         [DETACH_UNMAP] = {MANYPATH_PHASE_UNMAP, "while flushing or removing the map"},
-        [DETACH_DELETE] = {MANYPATH_PHASE_DELETE, "the map is gone, SCSI devices were being deleted"},
-        [DETACH_LOGOUT] = {MANYPATH_PHASE_LOGOUT, "map and devices are gone, sessions were being logged out"},
+        [DETACH_DELETE] = {MANYPATH_PHASE_DELETE,
+                           "the map is gone, SCSI devices were being deleted"},
+        [DETACH_LOGOUT] = {MANYPATH_PHASE_LOGOUT,
+                           "map and devices are gone, sessions were being logged out"},
         [DETACH_DONE] = {MANYPATH_PHASE_NONE, ""},
     };
     struct detach *detach = (struct detach *)operation;
     struct manypath_error error;
 
-    mp_error(&error, code, steps[detach->step].phase, 0,
-             "%s: %s; the same call goes on from there",
+    mp_error(&error, code, steps[detach->step].phase, 0, "%s: %s; the same call goes on from there",
              code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the detach was cancelled",
              steps[detach->step].state);
     fail(detach, &error);
@@ -542,7 +548,8 @@ int mp_detach_new(struct manypath *handle, const struct manypath_detach_request 
         detach->sessions = calloc(detach->target_count, sizeof *detach->sessions);
         detach->detachment = calloc(1, sizeof *detach->detachment);
         if (detach->disks == NULL || detach->sessions == NULL || detach->detachment == NULL)
-            result = mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_REQUEST, ENOMEM, "out of memory");
+            result =
+                mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_REQUEST, ENOMEM, "out of memory");
     }
     if (result == 0)
         result = mp_operation_init(&detach->operation, handle, request->timeout_ms, err);
@@ -558,8 +565,8 @@ int mp_detach_new(struct manypath *handle, const struct manypath_detach_request 
     return 0;
 }
 
-int mp_detach_result(struct manypath_operation *operation, struct manypath_detachment **ret_detachment,
-                     struct manypath_error *err)
+int mp_detach_result(struct manypath_operation *operation,
+                     struct manypath_detachment **ret_detachment, struct manypath_error *err)
 {
     struct detach *detach = (struct detach *)operation;
 

@@ -7,7 +7,7 @@
 int mp_detach_new(struct manypath *handle, const struct manypath_detach_request *request,
                   struct manypath_operation **ret_operation, struct manypath_error *err);
 
-int mp_detach_result(struct manypath_operation *operation, struct manypath_detachment **ret_detachment,
-                     struct manypath_error *err);
+int mp_detach_result(struct manypath_operation *operation,
+                     struct manypath_detachment **ret_detachment, struct manypath_error *err);
 
 #endif

@@ -612,8 +612,8 @@ static int collect_infos(int fd, const char *uuid_prefix, const struct mp_dm_rec
             continue;
         if (r < 0)
             return r;
-        if (has_prefix(info->uuid,
-                       uuid_prefix)) /* unknown until now, or the number has a new owner */
+        /* it was unknown until now, or the number has a new owner */
+        if (has_prefix(info->uuid, uuid_prefix))
             found++;
     }
     *ret_count = found;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The device-mapper ioctls (kernel include/uapi/linux/dm-ioctl.h). Interface version 4.0.0 is sent always;
- * buffers grow on BUFFER_FULL up to a ceiling. Maps are addressed by uuid after creation: a name may be
- * changed by multipathd at any time. Every function may block: call from a worker. Returns 0 or a
- * negative errno; -ENXIO: no such map.
+ * The device-mapper ioctls (kernel include/uapi/linux/dm-ioctl.h). Interface version 4.0.0 is sent
+ * always; buffers grow on BUFFER_FULL up to a ceiling. Maps are addressed by uuid after creation: a
+ * name may be changed by multipathd at any time. Every function may block: call from a worker.
+ * Returns 0 or a negative errno; -ENXIO: no such map.
  */
 #ifndef MP_DM_H
 #define MP_DM_H
@@ -16,7 +16,8 @@
 
 enum { MP_DM_NAME_SIZE = 128, MP_DM_UUID_SIZE = 129 };
 
-/* udev flags, the upper half of the cookie (libdm libdevmapper.h DM_UDEV_*); base 0 needs no semaphore. */
+/* udev flags, the upper half of the cookie (libdm libdevmapper.h DM_UDEV_*); base 0 needs no
+ * semaphore. */
 enum {
     MP_DM_UDEV_DISABLE_LIBRARY_FALLBACK = 0x0020,
     MP_DM_UDEV_PRIMARY_SOURCE = 0x0040,
@@ -34,11 +35,12 @@ struct mp_dm_info {
     bool suspended;
 };
 
-/* Opens /dev/mapper/control (path given) and checks the interface version. The descriptor may be shared by
- * threads. -ENOENT/-ENODEV: no device-mapper; -EACCES. */
+/* Opens /dev/mapper/control (path given) and checks the interface version. The descriptor may be
+ * shared by threads. -ENOENT/-ENODEV: no device-mapper; -EACCES. */
 int mp_dm_open(const char *control_path, int *ret_fd);
 
-/* True if the kernel has (or could load) this target type; DM_GET_TARGET_VERSION, else LIST_VERSIONS. */
+/* True if the kernel has (or could load) this target type; DM_GET_TARGET_VERSION, else
+ * LIST_VERSIONS. */
 int mp_dm_has_target(int fd, const char *type, bool *ret_has);
 
 /* CREATE; -EBUSY: the name or the uuid exists. */
@@ -46,8 +48,8 @@ int mp_dm_create(int fd, const char *name, const char *uuid, dev_t *ret_dev);
 /* LOAD one target spanning the whole device into the inactive slot. */
 int mp_dm_load(int fd, const char *uuid, uint64_t sectors, const char *type, const char *params,
                bool read_only);
-/* RESUME: swaps the inactive table in. `udev_flags` are MP_DM_UDEV_*. `reload`: keep I/O queued, freeze no
- * file system (NOFLUSH, SKIP_LOCKFS). */
+/* RESUME: swaps the inactive table in. `udev_flags` are MP_DM_UDEV_*. `reload`: keep I/O queued,
+ * freeze no file system (NOFLUSH, SKIP_LOCKFS). */
 int mp_dm_resume(int fd, const char *uuid, uint32_t udev_flags, bool reload);
 /* REMOVE; -EBUSY while open. */
 int mp_dm_remove(int fd, const char *uuid, uint32_t udev_flags);
@@ -71,8 +73,8 @@ int mp_dm_list(int fd, const char *uuid_prefix, struct mp_dm_info **ret_maps, si
 
 /* ---- inside dm.c; here for tests and fuzzers ---- */
 
-/* The only ioctl call of dm.c; `argument` is a struct dm_ioctl. Weak: a test may answer instead of the kernel.
- * 0 or a negative errno. */
+/* The only ioctl call of dm.c; `argument` is a struct dm_ioctl. Weak: a test may answer instead of
+ * the kernel. 0 or a negative errno. */
 int mp_dm_ioctl(int fd, unsigned long request, void *argument);
 
 /* One record of the list of maps. */
@@ -83,9 +85,10 @@ struct mp_dm_record {
     bool uuid_known;            /* kernels before 5.13 do not tell */
 };
 
-/* Decoders of what the kernel put into a buffer of `size` bytes, header first. Pure. -EPROTO: an offset or a
- * string leaves the buffer. Outputs are malloc'ed, NULL when there is nothing. */
-int mp_dm_decode_list(const void *reply, size_t size, struct mp_dm_record **ret_records, size_t *ret_count);
+/* Decoders of what the kernel put into a buffer of `size` bytes, header first. Pure. -EPROTO: an
+ * offset or a string leaves the buffer. Outputs are malloc'ed, NULL when there is nothing. */
+int mp_dm_decode_list(const void *reply, size_t size, struct mp_dm_record **ret_records,
+                      size_t *ret_count);
 int mp_dm_decode_deps(const void *reply, size_t size, dev_t **ret_devs, size_t *ret_count);
 int mp_dm_decode_target(const void *reply, size_t size, char ret_type[16], char **ret_params);
 int mp_dm_decode_versions(const void *reply, size_t size, const char *type, bool *ret_has);

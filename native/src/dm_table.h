@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The multipath target's table and status lines (kernel drivers/md/dm-mpath.c). Pure; bounded parsers. */
+/* The multipath target's table and status lines (kernel drivers/md/dm-mpath.c). Pure; bounded
+ * parsers. */
 #ifndef MP_DM_TABLE_H
 #define MP_DM_TABLE_H
 
@@ -11,23 +12,23 @@
 enum { MP_TABLE_PATHS_MAX = 1024 };
 
 /*
- * One group of all paths, selector service-time, features "0" (never queueing: nobody may be there to stop
- * it), hardware handler "1 <handler>" or "0" when handler is "" (facts/multipath-dm 2.2).
- * malloc'ed. -EINVAL: no path, too many, a number that is none of a block device, or a handler that is too
- * long or has bytes other than [a-z0-9_].
+ * One group of all paths, selector service-time, features "0" (never queueing: nobody may be there
+ * to stop it), hardware handler "1 <handler>" or "0" when handler is "" (facts/multipath-dm 2.2).
+ * malloc'ed. -EINVAL: no path, too many, a number that is none of a block device, or a handler that
+ * is too long or has bytes other than [a-z0-9_].
  */
 int mp_table_build(const dev_t *paths, size_t count, const char *handler, char **ret_params);
 
 struct mp_table_path {
     dev_t dev;
-    bool active;          /* status only */
-    uint32_t fail_count;  /* status only */
-    uint32_t group;       /* 1.. */
+    bool active;         /* status only */
+    uint32_t fail_count; /* status only */
+    uint32_t group;      /* 1.. */
 };
 
 struct mp_table {
     bool queue_if_no_path;
-    char handler[16];     /* "" if none */
+    char handler[16]; /* "" if none */
     size_t path_count;
     struct mp_table_path *paths; /* malloc'ed */
 };

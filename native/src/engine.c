@@ -85,7 +85,8 @@ void mp_engine_arm(struct manypath *handle, struct mp_timer *timer, uint64_t at_
         struct mp_timer **heap = realloc(handle->heap, capacity * sizeof(*heap));
 
         if (heap == NULL)
-            abort(); /* a lost deadline would hang a caller; a few KiB that are not there are the end anyway */
+            abort(); /* a lost deadline would hang a caller; a few KiB that are not there are the
+                        end anyway */
         handle->heap = heap;
         handle->heap_capacity = capacity;
     }
@@ -170,7 +171,8 @@ static void tell_watches(struct manypath *handle, const struct mp_uevent *event)
 
 static void uevents_ready(struct mp_source *source, uint32_t epoll_events)
 {
-    struct manypath *handle = (struct manypath *)((char *)source - offsetof(struct manypath, uevents));
+    struct manypath *handle =
+        (struct manypath *)((char *)source - offsetof(struct manypath, uevents));
     char buffer[UEVENT_BYTES];
 
     (void)epoll_events;
@@ -311,7 +313,8 @@ static void *loop_main(void *argument)
         for (int i = 0; i < count; i++) {
             struct mp_source *source = events[i].data.ptr;
 
-            /* a source closed by an earlier event of this turn has fd -1; its memory lives until the turn ends */
+            /* a source closed by an earlier event of this turn has fd -1; its memory lives until
+             * the turn ends */
             if (source->fd >= 0)
                 source->ready(source, events[i].events);
         }
@@ -395,9 +398,10 @@ int mp_engine_submit(struct manypath *handle, struct manypath_operation *operati
     int result = 0;
 
     if (handle->pid != getpid())
-        return mp_error(err, MANYPATH_E_FORKED, MANYPATH_PHASE_REQUEST, 0,
-                        "this handle was opened by process %d before a fork; open a new one in the child",
-                        (int)handle->pid);
+        return mp_error(
+            err, MANYPATH_E_FORKED, MANYPATH_PHASE_REQUEST, 0,
+            "this handle was opened by process %d before a fork; open a new one in the child",
+            (int)handle->pid);
     pthread_mutex_lock(&handle->lock);
     if (!handle->started)
         result = start(handle);
@@ -436,6 +440,12 @@ void mp_engine_stop(struct manypath *handle)
     pthread_mutex_unlock(&handle->lock);
     pthread_join(handle->thread, NULL);
     close_all(handle);
+    /* nothing fires any more; owners may still disarm what they have armed */
+    for (size_t i = 0; i < handle->heap_size; i++)
+        handle->heap[i]->slot = 0;
+    handle->heap_size = handle->heap_capacity = 0;
+    free(handle->heap);
+    handle->heap = NULL;
     TAILQ_CONCAT(&handle->operations, &handle->submitted, link);
     while ((operation = TAILQ_FIRST(&handle->operations)) != NULL) {
         mp_error(&operation->error, MANYPATH_E_CANCELLED, MANYPATH_PHASE_NONE, 0,
@@ -446,8 +456,5 @@ void mp_engine_stop(struct manypath *handle)
         TAILQ_REMOVE(&handle->ending, operation, link);
         mp_operation_release(operation);
     }
-    free(handle->heap);
-    handle->heap = NULL;
-    handle->heap_size = handle->heap_capacity = 0;
     handle->started = false;
 }

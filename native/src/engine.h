@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One event loop per handle. Everything below runs in the loop thread unless it says otherwise, so nothing
- * below is locked. Callers of the public API hand operations over and wait on the operation's eventfd.
+ * One event loop per handle. Everything below runs in the loop thread unless it says otherwise, so
+ * nothing below is locked. Callers of the public API hand operations over and wait on the
+ * operation's eventfd.
  *
- *   caller --submit--> loop --(iscsid sockets, uevents, timers)--> states of sessions and operations
+ *   caller --submit--> loop --(iscsid sockets, uevents, timers)--> states of sessions and
+ * operations
  *                       \--jobs--> workers (calls that block in the kernel) --done--> loop
  */
 #ifndef MP_ENGINE_H
@@ -47,14 +49,14 @@ struct manypath_operation {
     TAILQ_ENTRY(manypath_operation) link;
     struct manypath *handle;
     int event_fd;
-    atomic_int references;  /* caller's and loop's */
+    atomic_int references; /* caller's and loop's */
     atomic_bool complete;
     atomic_bool cancel_requested;
-    bool delivered;         /* the result is set and belongs to the caller; what is left is cleaning up */
+    bool delivered; /* the result is set and belongs to the caller; what is left is cleaning up */
     uint64_t submit_ns;
     uint64_t begin_ns;
     uint64_t deadline_ns;
-    struct mp_timer timer;  /* the deadline, later the end of the grace for undoing */
+    struct mp_timer timer;       /* the deadline, later the end of the grace for undoing */
     struct manypath_error error; /* code 0: success */
     void (*begin)(struct manypath_operation *operation);
     void (*cancel)(struct manypath_operation *operation, int code); /* E_TIMEOUT or E_CANCELLED */
@@ -108,7 +110,8 @@ void mp_engine_disarm(struct manypath *handle, struct mp_timer *timer);
 void mp_engine_watch_device(struct manypath *handle, struct mp_device_watch *watch);
 void mp_engine_unwatch_device(struct manypath *handle, struct mp_device_watch *watch);
 
-/* The result is complete: wakes the caller. The operation lives on until it is idle, looked at after each turn. */
+/* The result is complete: wakes the caller. The operation lives on until it is idle, looked at
+ * after each turn. */
 void mp_operation_deliver(struct manypath_operation *operation);
 /* Drops one reference; the last one frees. */
 void mp_operation_release(struct manypath_operation *operation);

@@ -62,7 +62,8 @@ const char *manypath_phase_name(int phase)
     return phases[phase];
 }
 
-int mp_error(struct manypath_error *err, int code, int phase, int sys_errno, const char *format, ...)
+int mp_error(struct manypath_error *err, int code, int phase, int sys_errno, const char *format,
+             ...)
 {
     va_list args;
 

@@ -45,7 +45,8 @@ int manypath_open(const struct manypath_options *options, struct manypath **ret_
         if (options != NULL)
             handle->log = (struct mp_log){options->log, options->log_userdata, options->log_level};
     }
-    if (handle == NULL || handle->host == NULL || handle->client == NULL || handle->sessions == NULL) {
+    if (handle == NULL || handle->host == NULL || handle->client == NULL ||
+        handle->sessions == NULL) {
         manypath_close(handle);
         return mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_REQUEST, ENOMEM, "out of memory");
     }

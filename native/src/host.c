@@ -37,7 +37,7 @@ struct mp_host *mp_host_new(const struct manypath_options *options)
     host->multipathd_socket =
         copy_or(options->multipathd_socket, "/org/kernel/linux/storage/multipathd");
     host->multipathd_pidfile = copy_or(options->multipathd_pidfile, "/run/multipathd.pid");
-    host->iscsid_uid = options->iscsid_uid;
+    host->daemon_uid = options->daemon_uid;
     host->logins_in_flight = options->logins_in_flight != 0 ? options->logins_in_flight : 16;
     host->worker_threads = options->worker_threads != 0 ? options->worker_threads : 32;
     if (host->sysfs_root == NULL || host->dev_root == NULL || host->iscsid_socket == NULL ||

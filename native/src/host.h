@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where things are on this host. Shared by the loop and by jobs, which may outlive the handle when they are stuck
- * in the kernel: hence the reference count. */
+/* Where things are on this host. Shared by the loop and by jobs, which may outlive the handle when
+ * they are stuck in the kernel: hence the reference count. */
 #ifndef MP_HOST_H
 #define MP_HOST_H
 
@@ -19,10 +19,10 @@ struct mp_host {
     char *multipath_dir;
     char *multipathd_socket;
     char *multipathd_pidfile;
-    uint32_t iscsid_uid;
+    uint32_t daemon_uid;
     uint32_t logins_in_flight;
     uint32_t worker_threads;
-    atomic_int dm_fd; /* -1 until first needed */
+    atomic_int dm_fd;            /* -1 until first needed */
     atomic_bool multipath_known; /* the kernel was asked for the multipath target, and has it */
 };
 
@@ -31,8 +31,8 @@ struct mp_host *mp_host_new(const struct manypath_options *options);
 struct mp_host *mp_host_hold(struct mp_host *host);
 void mp_host_release(struct mp_host *host);
 
-/* Device-mapper's control node, opened at first use and shared. Any thread; the first open may load a module, so
- * call from a worker. Negative errno on failure. */
+/* Device-mapper's control node, opened at first use and shared. Any thread; the first open may load
+ * a module, so call from a worker. Negative errno on failure. */
 int mp_host_dm(struct mp_host *host);
 
 #endif

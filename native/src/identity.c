@@ -16,7 +16,7 @@
 
 enum {
     PAGE_DESIGNATORS = 0x83, /* SPC-4 section 7.8.6 */
-    PAGE_BYTES = 1024,
+    PAGE_BYTES = 4096,
     INQUIRY_TIMEOUT_MS = 10000,
 };
 
@@ -34,9 +34,9 @@ static int read_identity(int fd, const char *name, struct mp_identity *ret_ident
     result = mp_vpd83_wwid(page, length, identity.wwid);
     if (result < 0)
         return mp_error(err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, result,
-                        result == -EOPNOTSUPP
-                            ? "%s has no NAA or EUI-64 name in page 0x83, so it cannot be told from others"
-                            : "%s sent a malformed page 0x83",
+                        result == -EOPNOTSUPP ? "%s has no unambiguous NAA or EUI-64 name in page "
+                                                "0x83, so it cannot be told from others"
+                                              : "%s sent a malformed page 0x83",
                         name);
     result = mp_scsi_size(fd, &identity.size_bytes);
     if (result < 0 || identity.size_bytes == 0)
@@ -46,11 +46,18 @@ static int read_identity(int fd, const char *name, struct mp_identity *ret_ident
     return 0;
 }
 
+/* Weak so that a test without block devices can answer. */
+__attribute__((weak)) bool mp_identity_check(int fd, dev_t dev)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 && S_ISBLK(status.st_mode) && status.st_rdev == dev;
+}
+
 int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
                      struct mp_identity *ret_identity, int *ret_fd, struct manypath_error *err)
 {
     char path[PATH_MAX];
-    struct stat status;
 
     if ((size_t)snprintf(path, sizeof path, "%s/%s", host->dev_root, name) >= sizeof path)
         return mp_error(err, MANYPATH_E_DEVICE, MANYPATH_PHASE_IDENTITY, ENAMETOOLONG,
@@ -63,7 +70,7 @@ int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
     flock(fd, LOCK_EX | LOCK_NB); /* refused: udev is at work already, and that is no harm */
     int result = 0;
 
-    if (fstat(fd, &status) < 0 || !S_ISBLK(status.st_mode) || status.st_rdev != dev)
+    if (!mp_identity_check(fd, dev))
         result = mp_error(err, MANYPATH_E_DEVICE, MANYPATH_PHASE_IDENTITY, ESTALE,
                           "%s is not the device that appeared; something else took its name", path);
     if (result == 0)

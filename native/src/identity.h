@@ -5,6 +5,7 @@
 
 #include "host.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct mp_identity {
@@ -13,12 +14,15 @@ struct mp_identity {
 };
 
 /*
- * Opens <dev_root>/name (it must still be device `dev`), reads VPD 0x83 and the size. On success *ret_fd is an open
- * descriptor with an exclusive flock if that could be had at once: udevd leaves the disk alone until it is closed
- * (systemd.io/BLOCK_DEVICE_LOCKING), so that it sees a map's member and no bare disk. Returns 0 or a negative
- * manypath_code.
+ * Opens <dev_root>/name (it must still be device `dev`), reads VPD 0x83 and the size. On success
+ * *ret_fd is an open descriptor with an exclusive flock if that could be had at once: udevd leaves
+ * the disk alone until it is closed (systemd.io/BLOCK_DEVICE_LOCKING), so that it sees a map's
+ * member and no bare disk. Returns 0 or a negative manypath_code.
  */
 int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
                      struct mp_identity *ret_identity, int *ret_fd, struct manypath_error *err);
+
+/* The open descriptor is this block device. Weak: a test may answer instead. */
+bool mp_identity_check(int fd, dev_t dev);
 
 #endif

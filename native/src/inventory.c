@@ -13,7 +13,8 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-static int add_disks(struct manypath_inventory *inventory, const char *root, const struct mp_session *session)
+static int add_disks(struct manypath_inventory *inventory, const char *root,
+                     const struct mp_session *session)
 {
     struct mp_disk *disks = NULL;
     size_t count = 0;
@@ -73,7 +74,8 @@ static int read_sessions(struct manypath_inventory *inventory, const char *root)
     return result;
 }
 
-static struct manypath_disk_info *disk_by_name(struct manypath_inventory *inventory, const char *name)
+static struct manypath_disk_info *disk_by_name(struct manypath_inventory *inventory,
+                                               const char *name)
 {
     for (size_t i = 0; i < inventory->disk_count; i++)
         if (strcmp(inventory->disks[i].device, name) == 0)

@@ -52,7 +52,8 @@ int mp_iscsid_send(int fd, const uint8_t *request, size_t size)
     return result;
 }
 
-/* Field 22 of /proc/PID/stat; the command name before it may hold anything, so count from its last ')'. */
+/* Field 22 of /proc/PID/stat; the command name before it may hold anything, so count from its last
+ * ')'. */
 static bool start_time(uint64_t pid, uint64_t *ret_ticks)
 {
     char path[64];
@@ -77,8 +78,7 @@ void mp_iscsid_process(const char *pidfile, struct mp_iscsid_process *ret_proces
     struct mp_iscsid_process process = {0};
 
     if (mp_read_file(pidfile, text, sizeof text) < 0 ||
-        !mp_parse_u64(text, INT_MAX, &process.pid) ||
-        !start_time(process.pid, &process.start_time))
+        !mp_parse_u64(text, INT_MAX, &process.pid) || !start_time(process.pid, &process.start_time))
         memset(&process, 0, sizeof process);
     *ret_process = process;
 }

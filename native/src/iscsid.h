@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* iscsid's management socket (open-iscsi usr/mgmt_ipc.c): one connection per request. What is sent over it is
- * iscsid_codec.h's business. */
+/* iscsid's management socket (open-iscsi usr/mgmt_ipc.c): one connection per request. What is sent
+ * over it is iscsid_codec.h's business. */
 #ifndef MP_ISCSID_H
 #define MP_ISCSID_H
 
@@ -10,19 +10,22 @@
 #include <sys/types.h>
 
 /*
- * Connects to an abstract socket without blocking. `owner` is the uid that must have made the socket: checked
- * before anything is sent, because an unprivileged process may hold the name while iscsid is down.
- * -ECONNREFUSED: nobody listens; -EAGAIN: the backlog (32) is full, try again later; -EPERM: wrong owner.
+ * Connects to an abstract socket without blocking. `owner` is the uid that must have made the
+ * socket: checked before anything is sent, because an unprivileged process may hold the name while
+ * iscsid is down. -ECONNREFUSED: nobody listens; -EAGAIN: the backlog (32) is full, try again
+ * later; -EPERM: wrong owner.
  */
 int mp_iscsid_connect(const char *name, uid_t owner, int *ret_fd);
 
 /*
- * Sends one whole request and closes the sending side, so that an iscsid that expects more bytes sees an end of
- * file instead of waiting for ever (it reads with its only thread). -EIO: the socket took only a part.
+ * Sends one whole request and closes the sending side, so that an iscsid that expects more bytes
+ * sees an end of file instead of waiting for ever (it reads with its only thread). -EIO: the socket
+ * took only a part.
  */
 int mp_iscsid_send(int fd, const uint8_t *request, size_t size);
 
-/* Which process iscsid is: its pid file, and the kernel's start time of that pid. Zeroes when not known. */
+/* Which process iscsid is: its pid file, and the kernel's start time of that pid. Zeroes when not
+ * known. */
 struct mp_iscsid_process {
     uint64_t pid;
     uint64_t start_time;

@@ -24,15 +24,22 @@
 
 enum {
     SECTOR = 512,
-    POLL_MS = 20,          /* the kernel offers no event for "no longer busy" and "table swapped" */
-    ATTEMPTS = 3,          /* multipathd may remove an empty map of ours between two ioctls */
-    MEMBERS_MAX = 1024,    /* kernel dm-mpath.c: paths per group */
+    POLL_MS = 20,       /* the kernel offers no event for "no longer busy" and "table swapped" */
+    ATTEMPTS = 3,       /* multipathd may remove an empty map of ours between two ioctls */
+    MEMBERS_MAX = 1024, /* kernel dm-mpath.c: paths per group */
 };
 
-/* udev's probing opens disks and maps for moments (60-block.rules watch): wait that long before saying "busy". */
+/* udev's probing opens disks and maps for moments (60-block.rules watch): wait that long before
+ * saying "busy". */
 #define BUSY_LIMIT (5000 * MS)
+/* How long multipathd gets to take a path by itself before it is asked to. */
+#define ASK_AFTER (1000 * MS)
 /* A creator between CREATE and RESUME. */
 #define EMPTY_LIMIT (2000 * MS)
+
+/* Without a semaphore, and so that udev keeps the links at the next coldplug (facts of libdm's udev
+ * protocol). */
+#define UDEV_FLAGS (MP_DM_UDEV_PRIMARY_SOURCE | MP_DM_UDEV_DISABLE_LIBRARY_FALLBACK)
 
 /* Waits one poll interval; false once `until_ns` has passed. */
 static bool wait_until(uint64_t until_ns)
@@ -53,10 +60,12 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 static int dm_unusable(int result, struct manypath_error *err)
 {
     if (result == -EACCES || result == -EPERM)
-        return mp_error(err, MANYPATH_E_PERMISSION, MANYPATH_PHASE_MAP, result,
-                        "device-mapper refuses this process: it must run as root with CAP_SYS_ADMIN");
+        return mp_error(
+            err, MANYPATH_E_PERMISSION, MANYPATH_PHASE_MAP, result,
+            "device-mapper refuses this process: it must run as root with CAP_SYS_ADMIN");
     return mp_error(err, MANYPATH_E_NO_MULTIPATH, MANYPATH_PHASE_MAP, result,
-                    "the kernel offers no device-mapper (errno %d); load the module dm_mod", -result);
+                    "the kernel offers no device-mapper (errno %d); load the module dm_mod",
+                    -result);
 }
 
 static int map_error(struct manypath_error *err, int phase, int result, const char *uuid,
@@ -82,8 +91,9 @@ static void describe_holders(const struct mp_host *host, const char *name, char 
         char dm_name[MANYPATH_WWID_SIZE] = "";
 
         mp_sysfs_dm(host->sysfs_root, holders[i], NULL, 0, dm_name, sizeof dm_name);
-        used += (size_t)snprintf(text + used, size - used, "%s%s%s%s%s", i > 0 ? ", " : "", holders[i],
-                                 dm_name[0] != '\0' ? " (" : "", dm_name, dm_name[0] != '\0' ? ")" : "");
+        used += (size_t)snprintf(text + used, size - used, "%s%s%s%s%s", i > 0 ? ", " : "",
+                                 holders[i], dm_name[0] != '\0' ? " (" : "", dm_name,
+                                 dm_name[0] != '\0' ? ")" : "");
     }
     if (count == 0)
         snprintf(text, size, "a mounted file system, swap or an open program");
@@ -174,7 +184,8 @@ static int load_and_resume(int fd, const char *uuid, uint64_t sectors, const cha
     return result;
 }
 
-/* CREATE, LOAD, RESUME. -EEXIST: somebody else made the map; -ENXIO: somebody took ours away: both start over. */
+/* CREATE, LOAD, RESUME. -EEXIST: somebody else made the map; -ENXIO: somebody took ours away: both
+ * start over. */
 static int create(int fd, const char *wwid, const char *uuid, uint64_t sectors, const char *params,
                   uint64_t deadline_ns)
 {
@@ -189,11 +200,9 @@ static int create(int fd, const char *wwid, const char *uuid, uint64_t sectors, 
     }
     if (result < 0)
         return result;
-    result = load_and_resume(fd, uuid, sectors, params,
-                             MP_DM_UDEV_PRIMARY_SOURCE | MP_DM_UDEV_DISABLE_LIBRARY_FALLBACK, false,
-                             deadline_ns);
+    result = load_and_resume(fd, uuid, sectors, params, UDEV_FLAGS, false, deadline_ns);
     if (result < 0)
-        mp_dm_remove(fd, uuid, 0);
+        mp_dm_remove(fd, uuid, UDEV_FLAGS);
     return result;
 }
 
@@ -216,9 +225,10 @@ static int check_foreign_member(const struct mp_host *host, dev_t dev, const cha
     int fd;
 
     if (mp_sysfs_block_name(host->sysfs_root, dev, name, sizeof name) < 0)
-        return mp_error(err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_MAP, ENOENT,
-                        "the map has a member %u:%u that does not exist any more; remove the map first",
-                        major(dev), minor(dev));
+        return mp_error(
+            err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_MAP, ENOENT,
+            "the map has a member %u:%u that does not exist any more; remove the map first",
+            major(dev), minor(dev));
     int result = mp_identity_open(host, name, dev, &identity, &fd, err);
 
     if (result < 0)
@@ -305,9 +315,7 @@ static int reload_with(int fd, const char *uuid, uint64_t sectors, const struct 
     }
     result = build_table(all, total, &params);
     if (result == 0)
-        result = load_and_resume(fd, uuid, sectors, params,
-                                 MP_DM_UDEV_PRIMARY_SOURCE | MP_DM_UDEV_DISABLE_LIBRARY_FALLBACK |
-                                     MP_DM_UDEV_MPATH_RELOAD,
+        result = load_and_resume(fd, uuid, sectors, params, UDEV_FLAGS | MP_DM_UDEV_MPATH_RELOAD,
                                  true, deadline_ns);
     free(params);
     free(all);
@@ -321,7 +329,8 @@ static int ask_multipathd_to_add(const struct mp_host *host, const char *name, u
     char *reply = NULL;
 
     snprintf(command, sizeof command, "add path %s", name);
-    int result = mp_multipathd_command(host->multipathd_socket, command, deadline_ns, &reply);
+    int result = mp_multipathd_command(host->multipathd_socket, host->daemon_uid, command,
+                                       deadline_ns, &reply);
 
     if (result == 0)
         result = mp_multipathd_reply_errno(reply);
@@ -329,34 +338,54 @@ static int ask_multipathd_to_add(const struct mp_host *host, const char *name, u
     return result;
 }
 
+/* Lets udev see the paths: multipathd takes only those that udev's database knows. */
+static void unlock_paths(struct mp_map_path *paths, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (paths[i].fd >= 0)
+            close(paths[i].fd);
+        paths[i].fd = -1;
+    }
+}
+
+/* multipathd owns the table and adds paths by itself when udev has announced them; asked again each
+ * second, in case it had dropped one. */
+static int wait_for_multipathd(const struct mp_host *host, int fd, const char *uuid,
+                               struct mp_map_path *paths, size_t count, bool *missing,
+                               size_t *ret_number, uint64_t deadline_ns)
+{
+    uint64_t ask_ns = mp_now_ns() + ASK_AFTER;
+    int result;
+
+    unlock_paths(paths, count);
+    while ((result = missing_paths(fd, uuid, paths, count, missing, ret_number)) == 0 &&
+           *ret_number > 0) {
+        if (mp_now_ns() >= ask_ns) {
+            for (size_t i = 0; i < count; i++)
+                if (missing[i])
+                    ask_multipathd_to_add(host, paths[i].name, deadline_ns);
+            ask_ns = mp_now_ns() + ASK_AFTER;
+        }
+        if (!wait_until(deadline_ns))
+            return -ETIMEDOUT;
+    }
+    return result;
+}
+
 /* Adds to an existing map what it lacks of our paths. */
 static int complete_members(struct mp_host *host, int fd, const char *uuid, uint64_t sectors,
-                            const struct mp_map_path *paths, size_t count, bool multipathd,
+                            struct mp_map_path *paths, size_t count, bool multipathd,
                             uint64_t deadline_ns, struct manypath_error *err)
 {
     bool *missing = calloc(count, sizeof *missing);
     size_t number = 0;
-    bool asked = false;
-    int result = -ENOMEM;
+    int result =
+        missing != NULL ? missing_paths(fd, uuid, paths, count, missing, &number) : -ENOMEM;
 
-    while (missing != NULL) {
-        result = missing_paths(fd, uuid, paths, count, missing, &number);
-        if (result < 0 || number == 0)
-            break;
-        if (!multipathd) {
-            result = reload_with(fd, uuid, sectors, paths, count, deadline_ns);
-            break;
-        }
-        /* its table is its own: ask once, then watch it happen (it may also come by uevent) */
-        for (size_t i = 0; i < count && !asked; i++)
-            if (missing[i])
-                ask_multipathd_to_add(host, paths[i].name, deadline_ns);
-        asked = true;
-        if (!wait_until(deadline_ns)) {
-            result = -ETIMEDOUT;
-            break;
-        }
-    }
+    if (result == 0 && number > 0)
+        result = multipathd ? wait_for_multipathd(host, fd, uuid, paths, count, missing, &number,
+                                                  deadline_ns)
+                            : reload_with(fd, uuid, sectors, paths, count, deadline_ns);
     free(missing);
     if (result == -ETIMEDOUT)
         return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, result,
@@ -367,9 +396,10 @@ static int complete_members(struct mp_host *host, int fd, const char *uuid, uint
     return 0;
 }
 
-/* An existing map: waits while its creator is not finished; removes an empty one that nobody finishes.
- * -EAGAIN: it is gone, start over. */
-static int wait_for_table(int fd, const char *uuid, uint64_t deadline_ns, struct mp_dm_info *ret_info)
+/* An existing map: waits while its creator is not finished; removes an empty one that nobody
+ * finishes. -EAGAIN: it is gone, start over. */
+static int wait_for_table(int fd, const char *uuid, uint64_t deadline_ns,
+                          struct mp_dm_info *ret_info)
 {
     uint64_t until_ns = earlier(deadline_ns, mp_now_ns() + EMPTY_LIMIT);
 
@@ -383,8 +413,9 @@ static int wait_for_table(int fd, const char *uuid, uint64_t deadline_ns, struct
         if (wait_until(until_ns))
             continue;
         if (ret_info->active_table)
-            return mp_dm_resume(fd, uuid, 0, true); /* left suspended by a crash: I/O would hang */
-        mp_dm_remove(fd, uuid, 0);
+            return mp_dm_resume(fd, uuid, UDEV_FLAGS,
+                                true); /* left suspended by a crash: I/O would hang */
+        mp_dm_remove(fd, uuid, UDEV_FLAGS);
         return -EAGAIN;
     }
 }
@@ -418,8 +449,8 @@ static void read_states(int fd, const char *uuid, struct mp_map_path *paths, siz
         for (size_t p = 0; p < count; p++)
             for (size_t i = 0; i < table.path_count; i++)
                 if (table.paths[i].dev == paths[p].dev)
-                    paths[p].state = table.paths[i].active ? MANYPATH_PATH_ACTIVE
-                                                           : MANYPATH_PATH_INACTIVE;
+                    paths[p].state =
+                        table.paths[i].active ? MANYPATH_PATH_ACTIVE : MANYPATH_PATH_INACTIVE;
         mp_table_free(&table);
     }
     free(params);
@@ -429,15 +460,16 @@ static int list_wwid(const struct mp_host *host, const char *wwid, uint64_t dead
 {
     char marker[256];
 
-    /* left by a multipathd that once failed to make this map; it would keep udev from seeing the paths as such */
+    /* left by a multipathd that once failed to make this map; it would keep udev from seeing the
+     * paths as such */
     snprintf(marker, sizeof marker, "/run/multipath/failed_wwids/%s", wwid);
     unlink(marker);
     return mp_wwids_add(host->multipath_dir, wwid, deadline_ns);
 }
 
-int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes, struct mp_map_path *paths,
-                size_t path_count, uint64_t deadline_ns, struct mp_map *ret_map,
-                struct manypath_error *err)
+int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
+                struct mp_map_path *paths, size_t path_count, uint64_t deadline_ns,
+                struct mp_map *ret_map, struct manypath_error *err)
 {
     char uuid[MP_DM_UUID_SIZE];
     struct mp_map map = {.existed = false};
@@ -474,6 +506,8 @@ int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes, str
     free(params);
     if (result == -EBUSY)
         return claimed_error(host, paths, path_count, err);
+    if (result == -EINVAL && mp_map_supported(host, err) < 0)
+        return MANYPATH_E_NO_MULTIPATH; /* the module went since we asked */
     if (result < 0)
         return map_error(err, MANYPATH_PHASE_MAP, result, uuid, "making");
     if (map.existed) {
@@ -508,11 +542,12 @@ static int in_use(const struct mp_host *host, const char *device, int open_count
 
     describe_holders(host, device, holders, sizeof holders);
     return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EBUSY,
-                    "%s is in use (%d open) by %s; nothing was removed", device, open_count, holders);
+                    "%s is in use (%d open) by %s; nothing was removed", device, open_count,
+                    holders);
 }
 
-/* Writes back what the page cache holds for this block device. Opened read-only: closing a writable descriptor would
- * make udev probe the device. */
+/* Writes back what the page cache holds for this block device. Opened read-only: closing a writable
+ * descriptor would make udev probe the device. */
 static int flush(const struct mp_host *host, const char *device, struct manypath_error *err)
 {
     char path[PATH_MAX];
@@ -529,13 +564,15 @@ static int flush(const struct mp_host *host, const char *device, struct manypath
     return result;
 }
 
-static int ask_multipathd_to_remove(const struct mp_host *host, const char *wwid, uint64_t deadline_ns)
+static int ask_multipathd_to_remove(const struct mp_host *host, const char *wwid,
+                                    uint64_t deadline_ns)
 {
     char command[MANYPATH_WWID_SIZE + 16];
     char *reply = NULL;
 
     snprintf(command, sizeof command, "del map %s", wwid);
-    int result = mp_multipathd_command(host->multipathd_socket, command, deadline_ns, &reply);
+    int result = mp_multipathd_command(host->multipathd_socket, host->daemon_uid, command,
+                                       deadline_ns, &reply);
 
     if (result == 0)
         result = mp_multipathd_reply_errno(reply);
@@ -550,7 +587,8 @@ static int remove_map(struct mp_host *host, int fd, const char *uuid, const char
     struct mp_dm_info info;
     int result;
 
-    /* through the daemon first, so that it does not mistake our removal for a fault; the map's uuid decides */
+    /* through the daemon first, so that it does not mistake our removal for a fault; the map's uuid
+     * decides */
     if (mp_multipathd_running(host->multipathd_pidfile))
         ask_multipathd_to_remove(host, wwid, deadline_ns);
     for (;;) {
@@ -558,7 +596,7 @@ static int remove_map(struct mp_host *host, int fd, const char *uuid, const char
         if (result == -ENXIO)
             return 0;
         if (result == 0)
-            result = mp_dm_remove(fd, uuid, MP_DM_UDEV_PRIMARY_SOURCE | MP_DM_UDEV_DISABLE_LIBRARY_FALLBACK);
+            result = mp_dm_remove(fd, uuid, UDEV_FLAGS);
         if (result == 0 || result == -ENXIO)
             continue; /* look once more */
         if (result != -EBUSY)
@@ -609,7 +647,8 @@ int mp_disk_release(struct mp_host *host, const char *name, struct manypath_erro
 
     snprintf(path, sizeof path, "%s/%s", host->dev_root, name);
     /* exclusive: fails while a file system, a map or another exclusive user has it */
-    while ((fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && errno == EBUSY && wait_until(until_ns))
+    while ((fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && errno == EBUSY &&
+           wait_until(until_ns))
         ;
     if (fd < 0) {
         char holders[128];
@@ -618,7 +657,8 @@ int mp_disk_release(struct mp_host *host, const char *name, struct manypath_erro
             return 0; /* gone, or without a medium: nothing can be cached for it */
         if (errno != EBUSY)
             return mp_error(err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, errno,
-                            "cannot open %s to flush it: errno %d; nothing was removed", path, errno);
+                            "cannot open %s to flush it: errno %d; nothing was removed", path,
+                            errno);
         describe_holders(host, name, holders, sizeof holders);
         return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EBUSY,
                         "%s is in use by %s; nothing was removed", name, holders);

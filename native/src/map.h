@@ -11,6 +11,7 @@ struct mp_map_path {
     dev_t dev;
     char name[MANYPATH_DEVICE_SIZE];
     char dh_state[16]; /* attached device handler, "" if none */
+    int fd;            /* open and locked: udev leaves the disk alone; -1 once it was closed */
     int32_t state;     /* out: enum manypath_path_state */
 };
 
@@ -28,21 +29,22 @@ struct mp_map {
 int mp_map_supported(struct mp_host *host, struct manypath_error *err);
 
 /*
- * One map with uuid "mpath-<wwid>" over exactly these paths: creates it, or joins one that exists. Members that are
- * not ours are accepted only if their own VPD gives the same WWID. On failure nothing made here is left.
- * deadline_ns bounds the waits between calls, not a call that hangs in the kernel.
+ * One map with uuid "mpath-<wwid>" over exactly these paths: creates it, or joins one that exists.
+ * Members that are not ours are accepted only if their own VPD gives the same WWID. On failure
+ * nothing made here is left. deadline_ns bounds the waits between calls, not a call that hangs in
+ * the kernel.
  */
-int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes, struct mp_map_path *paths,
-                size_t path_count, uint64_t deadline_ns, struct mp_map *ret_map,
-                struct manypath_error *err);
+int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
+                struct mp_map_path *paths, size_t path_count, uint64_t deadline_ns,
+                struct mp_map *ret_map, struct manypath_error *err);
 
 struct mp_unmap_times {
     uint64_t flushed_ns; /* CLOCK_MONOTONIC, when the flush was done */
 };
 
 /*
- * Refuses while somebody has the map open, flushes through it, removes it (through multipathd if that runs) and
- * checks by uuid that it is gone. A map that is not there is a success.
+ * Refuses while somebody has the map open, flushes through it, removes it (through multipathd if
+ * that runs) and checks by uuid that it is gone. A map that is not there is a success.
  */
 int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                   struct mp_unmap_times *ret_times, struct manypath_error *err);

@@ -84,17 +84,17 @@ static int connect_until(int fd, const struct sockaddr_un *address, socklen_t le
     }
 }
 
-static int check_peer(int fd)
+static int check_peer(int fd, uid_t owner)
 {
     struct ucred peer;
     socklen_t length = sizeof peer;
 
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
         return -errno;
-    return peer.uid == 0 ? 0 : -EPERM;
+    return peer.uid == owner ? 0 : -EPERM;
 }
 
-static int open_connection(const char *name, uint64_t deadline_ns, int *ret_fd)
+static int open_connection(const char *name, uid_t owner, uint64_t deadline_ns, int *ret_fd)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t length = strnlen(name, sizeof address.sun_path);
@@ -111,7 +111,7 @@ static int open_connection(const char *name, uint64_t deadline_ns, int *ret_fd)
                           deadline_ns);
 
     if (r == 0)
-        r = check_peer(fd);
+        r = check_peer(fd, owner);
     if (r == 0 && fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
         r = -errno;
     if (r < 0) {
@@ -205,15 +205,15 @@ static int receive_reply(int fd, uint64_t deadline_ns, char **ret_reply)
     return 0;
 }
 
-int mp_multipathd_command(const char *socket, const char *command, uint64_t deadline_ns,
-                          char **ret_reply)
+int mp_multipathd_command(const char *socket, uid_t owner, const char *command,
+                          uint64_t deadline_ns, char **ret_reply)
 {
     size_t length = strnlen(command, COMMAND_MAX + 1);
     int fd = -1;
 
     if (length == 0 || length > COMMAND_MAX)
         return -EINVAL;
-    int r = open_connection(socket, deadline_ns, &fd);
+    int r = open_connection(socket, owner, deadline_ns, &fd);
 
     if (r < 0)
         return r;

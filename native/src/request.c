@@ -23,8 +23,9 @@ static const char *printable(const char *text, char *buffer, size_t size)
     return buffer;
 }
 
-/* RFC 7143 section 4.2.7: iqn., eui. or naa.; 223 bytes. Names are compared byte by byte on the wire and in sysfs, so
- * only the characters that stringprep (RFC 3722) leaves as they are in ASCII are taken. */
+/* RFC 7143 section 4.2.7: iqn., eui. or naa.; 223 bytes. Names are compared byte by byte on the
+ * wire and in sysfs, so only the characters that stringprep (RFC 3722) leaves as they are in ASCII
+ * are taken. */
 static const char *iqn_fault(const char *iqn)
 {
     size_t length = strlen(iqn);
@@ -41,27 +42,29 @@ static const char *iqn_fault(const char *iqn)
         if (!good)
             return "has a character other than letters, digits, '-', '.', ':' and '_'";
     }
-    if (strncmp(iqn, "iqn.", 4) != 0 && strncmp(iqn, "eui.", 4) != 0 && strncmp(iqn, "naa.", 4) != 0)
+    if (strncmp(iqn, "iqn.", 4) != 0 && strncmp(iqn, "eui.", 4) != 0 &&
+        strncmp(iqn, "naa.", 4) != 0)
         return "does not begin with iqn., eui. or naa.";
     return NULL;
 }
 
-static int check_target(const struct manypath_target *target, size_t index, struct mp_target *ret_target,
-                        struct manypath_error *err)
+static int check_target(const struct manypath_target *target, size_t index,
+                        struct mp_target *ret_target, struct manypath_error *err)
 {
     char shown[64];
     const char *fault;
 
     if (target->address == NULL || target->iqn == NULL)
-        return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
-                        "target %zu has no %s", index, target->address == NULL ? "address" : "iqn");
+        return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0, "target %zu has no %s",
+                        index, target->address == NULL ? "address" : "iqn");
     if (target->port == 0)
         return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
                         "target %zu has port 0; ports are 1 to 65535", index);
     if (mp_portal_parse(target->address, target->port, &ret_target->portal) < 0)
-        return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
-                        "target %zu: '%s' is not a numeric IPv4 or IPv6 address; resolve host names first",
-                        index, printable(target->address, shown, sizeof shown));
+        return mp_error(
+            err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
+            "target %zu: '%s' is not a numeric IPv4 or IPv6 address; resolve host names first",
+            index, printable(target->address, shown, sizeof shown));
     fault = iqn_fault(target->iqn);
     if (fault != NULL)
         return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
@@ -79,11 +82,13 @@ static int check_target(const struct manypath_target *target, size_t index, stru
 
 static bool same_target(const struct mp_target *a, const struct mp_target *b)
 {
-    return a->lun == b->lun && mp_portal_equal(&a->portal, &b->portal) && strcmp(a->iqn, b->iqn) == 0;
+    return a->lun == b->lun && mp_portal_equal(&a->portal, &b->portal) &&
+           strcmp(a->iqn, b->iqn) == 0;
 }
 
 int mp_request_targets(const struct manypath_target *targets, size_t count,
-                       struct mp_target **ret_targets, size_t *ret_count, struct manypath_error *err)
+                       struct mp_target **ret_targets, size_t *ret_count,
+                       struct manypath_error *err)
 {
     size_t kept = 0;
 
@@ -116,7 +121,8 @@ int mp_request_timeout(uint32_t timeout_ms, struct manypath_error *err)
 {
     if (timeout_ms == 0 || timeout_ms > MANYPATH_TIMEOUT_MAX_MS)
         return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
-                        "a timeout of %u ms is out of range; 1 ms to 24 h are possible", timeout_ms);
+                        "a timeout of %u ms is out of range; 1 ms to 24 h are possible",
+                        timeout_ms);
     return 0;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What attach and detach have in common: checking the targets of a request, and operations as such. */
+/* What attach and detach have in common: checking the targets of a request, and operations as such.
+ */
 #ifndef MP_REQUEST_H
 #define MP_REQUEST_H
 
@@ -15,7 +16,8 @@ struct mp_target {
 
 /* Checks every target; duplicates collapse. *ret_targets is malloc'ed. */
 int mp_request_targets(const struct manypath_target *targets, size_t count,
-                       struct mp_target **ret_targets, size_t *ret_count, struct manypath_error *err);
+                       struct mp_target **ret_targets, size_t *ret_count,
+                       struct manypath_error *err);
 int mp_request_timeout(uint32_t timeout_ms, struct manypath_error *err);
 
 /* Initialises the common part: eventfd, references, deadline. */
@@ -28,7 +30,8 @@ struct mp_warnings {
     char **texts;
 };
 
-void mp_warn(struct mp_warnings *warnings, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void mp_warn(struct mp_warnings *warnings, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 void mp_warnings_free(size_t count, char **texts);
 
 #endif

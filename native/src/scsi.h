@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SCSI: scan one LUN, ask a disk who it is, delete it. Every function may block in the kernel: call from
- * a worker. Returns 0 or a negative errno.
+ * SCSI: scan one LUN, ask a disk who it is, delete it. Every function may block in the kernel: call
+ * from a worker. Returns 0 or a negative errno.
  */
 #ifndef MP_SCSI_H
 #define MP_SCSI_H
@@ -9,23 +9,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Writes "<channel> <target> <lun>" to the host's scan file. Succeeds even if the LUN does not exist, and
- * does nothing when the session is not logged in (kernel iscsi_user_scan_session): look afterwards. */
+/* Writes "<channel> <target> <lun>" to the host's scan file. Succeeds even if the LUN does not
+ * exist, and does nothing when the session is not logged in (kernel iscsi_user_scan_session): look
+ * afterwards. */
 int mp_scsi_scan(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun);
 
-/* INQUIRY VPD page through SG_IO on an open block device. Fills up to `size` bytes, sets *ret_length to the
- * bytes valid (4 + page length, bounded by what was transferred). -EIO: check condition or transport
- * failure; -EOPNOTSUPP: ILLEGAL REQUEST (no such page); -ENODEV: the target says that it has no such LUN
- * (peripheral qualifier 3); -ETIMEDOUT; -EPROTO: malformed answer. */
-int mp_scsi_vpd(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms, size_t *ret_length);
+/* INQUIRY VPD page through SG_IO on an open block device. Fills up to `size` bytes, sets
+ * *ret_length to the bytes valid (4 + page length, bounded by what was transferred). -EIO: check
+ * condition or transport failure; -EOPNOTSUPP: ILLEGAL REQUEST (no such page); -ENODEV: the target
+ * says that it has no such LUN (peripheral qualifier 3); -ETIMEDOUT; -EPROTO: malformed answer. */
+int mp_scsi_vpd(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
+                size_t *ret_length);
 
 /* Size of an open block device in bytes (BLKGETSIZE64). */
 int mp_scsi_size(int fd, uint64_t *ret_bytes);
 
-/* Writes 1 to the device's delete file: synchronous, may send SYNCHRONIZE CACHE. -ENOENT when it is gone. */
+/* Writes 1 to the device's delete file: synchronous, may send SYNCHRONIZE CACHE. -ENOENT when it is
+ * gone. */
 int mp_scsi_delete(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun);
 
-/* The only ioctl call of scsi.c. Weak: a test may answer instead of the kernel. 0 or a negative errno. */
+/* The only ioctl call of scsi.c. Weak: a test may answer instead of the kernel. 0 or a negative
+ * errno. */
 int mp_scsi_ioctl(int fd, unsigned long request, void *argument);
 
 #endif

@@ -17,10 +17,11 @@
 
 #define MS UINT64_C(1000000) /* in nanoseconds */
 
-/* The kernel sends no event when a software iSCSI session is logged in, so its state is polled; only after iscsid
- * answered, or when its answer is late. */
+/* The kernel sends no event when a software iSCSI session is logged in, so its state is polled;
+ * only after iscsid answered, or when its answer is late. */
 #define SETTLE_POLL (20 * MS)
-/* iscsid 2.1.10 never answers a login with manual scan (open-iscsi issue 484): look for ourselves. */
+/* iscsid 2.1.10 never answers a login with manual scan (open-iscsi issue 484): look for ourselves.
+ */
 #define ANSWER_CHECK (200 * MS)
 /* iscsid keeps a dead portal to itself until its login timeout: ask the portal ourselves. */
 #define PORTAL_CHECK_AFTER (1000 * MS)
@@ -39,8 +40,8 @@ struct mp_session_entry {
     char iqn[MANYPATH_IQN_SIZE];
     enum entry_state state;
     unsigned holders;
-    bool existed; /* before the last login */
-    bool ours;    /* made by a login of ours, and kept by nobody yet */
+    bool existed;  /* before the last login */
+    bool ours;     /* made by a login of ours, and kept by nobody yet */
     unsigned busy; /* callbacks run: do not free */
     int32_t sid, host;
     uint32_t login_timeout_s;
@@ -48,6 +49,7 @@ struct mp_session_entry {
     struct mp_exchange *exchange;
     struct mp_timer timer;
     struct mp_source portal_check; /* our own TCP connection to a portal that does not answer */
+    bool checked; /* once per login: a portal that accepts is not asked again and again */
     uint64_t login_begin_ns, login_end_ns;
     uint64_t settle_until_ns;
     int32_t logout_code;
@@ -97,16 +99,34 @@ void mp_sessions_free(struct mp_sessions *sessions)
 
 /* ---- accessors ---- */
 
-int32_t mp_session_sid(const struct mp_session_entry *entry) { return entry->sid; }
-int32_t mp_session_host(const struct mp_session_entry *entry) { return entry->host; }
-bool mp_session_existed(const struct mp_session_entry *entry) { return entry->existed; }
-bool mp_session_exclusive(const struct mp_session_entry *entry) { return entry->holders == 1; }
+int32_t mp_session_sid(const struct mp_session_entry *entry)
+{
+    return entry->sid;
+}
+int32_t mp_session_host(const struct mp_session_entry *entry)
+{
+    return entry->host;
+}
+bool mp_session_existed(const struct mp_session_entry *entry)
+{
+    return entry->existed;
+}
+bool mp_session_exclusive(const struct mp_session_entry *entry)
+{
+    return entry->holders == 1;
+}
 bool mp_session_to_undo(const struct mp_session_entry *entry)
 {
     return entry->ours && entry->state == UP && mp_session_exclusive(entry);
 }
-uint64_t mp_session_login_begin_ns(const struct mp_session_entry *entry) { return entry->login_begin_ns; }
-uint64_t mp_session_login_end_ns(const struct mp_session_entry *entry) { return entry->login_end_ns; }
+uint64_t mp_session_login_begin_ns(const struct mp_session_entry *entry)
+{
+    return entry->login_begin_ns;
+}
+uint64_t mp_session_login_end_ns(const struct mp_session_entry *entry)
+{
+    return entry->login_end_ns;
+}
 
 /* ---- telling those who wait ---- */
 
@@ -119,12 +139,12 @@ static void tell(struct mp_session_entry *entry, struct wait_list *list,
 
     /* those who queue up while the others are told wait for the next time */
     LIST_FOREACH(wait, list, link)
-        wait->due = true;
+    wait->due = true;
     entry->busy++;
     do {
         LIST_FOREACH(wait, list, link)
-            if (wait->due)
-                break;
+        if (wait->due)
+            break;
         if (wait != NULL) {
             mp_session_stop_waiting(wait);
             wait->done(wait, error);
@@ -254,7 +274,8 @@ static void login_answered(void *owner, const struct mp_answer *answer)
     }
 }
 
-/* Those who wait are told at once; iscsid goes on trying until its own timeout, so the entry stays IN_LOGIN. */
+/* Those who wait are told at once; iscsid goes on trying until its own timeout, so the entry stays
+ * IN_LOGIN. */
 static void portal_is_dead(struct mp_session_entry *entry, int sys_errno)
 {
     struct manypath_error error;
@@ -276,7 +297,8 @@ static bool says_dead(int sys_errno)
 static void portal_checked(struct mp_source *source, uint32_t epoll_events)
 {
     struct mp_session_entry *entry =
-        (struct mp_session_entry *)((char *)source - offsetof(struct mp_session_entry, portal_check));
+        (struct mp_session_entry *)((char *)source -
+                                    offsetof(struct mp_session_entry, portal_check));
     int error = 0;
     socklen_t size = sizeof error;
 
@@ -287,8 +309,9 @@ static void portal_checked(struct mp_source *source, uint32_t epoll_events)
         portal_is_dead(entry, error);
 }
 
-/* iscsid has not answered for a while and the kernel shows no session, so iscsid has no TCP connection yet: find out
- * whether the portal refuses. A portal that is silent is left to the deadline. */
+/* iscsid has not answered for a while and the kernel shows no session, so iscsid has no TCP
+ * connection yet: find out whether the portal refuses. A portal that is silent is left to the
+ * deadline. */
 static void check_portal(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
@@ -296,6 +319,7 @@ static void check_portal(struct mp_session_entry *entry)
     socklen_t length = mp_portal_sockaddr(&entry->portal, &address);
     struct mp_source *source = &entry->portal_check;
 
+    entry->checked = true;
     source->fd = socket(entry->portal.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     source->ready = portal_checked;
     if (source->fd < 0)
@@ -326,7 +350,7 @@ static void login_late(struct mp_session_entry *entry)
         return;
     }
     mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
-    if (result != -EAGAIN && !LIST_EMPTY(&entry->logins) && entry->portal_check.fd < 0 &&
+    if (result != -EAGAIN && !LIST_EMPTY(&entry->logins) && !entry->checked &&
         mp_now_ns() - sent_ns > PORTAL_CHECK_AFTER)
         check_portal(entry);
 }
@@ -351,6 +375,7 @@ static void begin_login(struct mp_session_entry *entry)
     }
     entry->state = IN_LOGIN;
     entry->ours = true;
+    entry->checked = false;
     entry->exchange = mp_client_login(handle->client, &entry->portal, entry->iqn,
                                       entry->login_timeout_s, login_answered, entry);
     if (entry->exchange == NULL) {
@@ -367,7 +392,8 @@ void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wa
     enum mp_session_state state;
 
     if (entry->state == UP) {
-        if (mp_sysfs_session_state(entry->sessions->handle->host->sysfs_root, entry->sid, &state) == 0 &&
+        if (mp_sysfs_session_state(entry->sessions->handle->host->sysfs_root, entry->sid, &state) ==
+                0 &&
             state == MP_SESSION_LOGGED_IN) {
             wait->done(wait, &none);
             return;
@@ -414,7 +440,8 @@ static void leave(struct mp_session_entry *entry)
         mp_engine_arm(handle, &entry->timer, mp_now_ns() + SETTLE_POLL);
     } else {
         mp_error(&error, MANYPATH_E_LOGOUT, MANYPATH_PHASE_LOGOUT, 0,
-                 "session %d to %s through portal %s port %u is still there after logout: iscsid says %s",
+                 "session %d to %s through portal %s port %u is still there after logout: iscsid "
+                 "says %s",
                  entry->sid, entry->iqn, entry->address, entry->portal.port,
                  mp_iscsid_error_text(entry->logout_code));
         mp_copy(error.address, sizeof error.address, entry->address);
@@ -463,7 +490,8 @@ void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *w
 {
     static const struct manypath_error none;
 
-    /* In login: the kernel has no session yet; should one come, it is logged out when the last holder is gone. */
+    /* In login: the kernel has no session yet; should one come, it is logged out when the last
+     * holder is gone. */
     if (!mp_session_exclusive(entry) || entry->state == IN_LOGIN) {
         wait->done(wait, &none);
         return;
@@ -499,8 +527,8 @@ static void settle_entry(struct mp_session_entry *entry)
         return;
     if (entry->state == UP && entry->ours) {
         mp_log(&entry->sessions->handle->log, MANYPATH_LOG_INFO,
-               "session %d to %s through portal %s port %u is not needed and is logged out", entry->sid,
-               entry->iqn, entry->address, entry->portal.port);
+               "session %d to %s through portal %s port %u is not needed and is logged out",
+               entry->sid, entry->iqn, entry->address, entry->portal.port);
         begin_logout(entry);
     } else if (entry->state == IDLE || entry->state == UP || unsent ||
                (entry->state == SETTLE && !entry->ours)) {
@@ -508,14 +536,14 @@ static void settle_entry(struct mp_session_entry *entry)
     }
 }
 
-struct mp_session_entry *mp_session_hold(struct mp_sessions *sessions, const struct mp_portal *portal,
-                                         const char *iqn)
+struct mp_session_entry *mp_session_hold(struct mp_sessions *sessions,
+                                         const struct mp_portal *portal, const char *iqn)
 {
     struct mp_session_entry *entry;
 
     TAILQ_FOREACH(entry, &sessions->entries, link)
-        if (mp_portal_equal(&entry->portal, portal) && strcmp(entry->iqn, iqn) == 0)
-            break;
+    if (mp_portal_equal(&entry->portal, portal) && strcmp(entry->iqn, iqn) == 0)
+        break;
     if (entry == NULL) {
         entry = calloc(1, sizeof *entry);
         if (entry == NULL)
@@ -573,8 +601,8 @@ void mp_session_pending(const struct mp_session_entry *entry, struct manypath_er
     else if (entry->state == IN_LOGOUT || entry->state == LEAVING)
         reason = "a logout of this session is going on";
     mp_error(ret_error, MANYPATH_E_NO_ANSWER, MANYPATH_PHASE_LOGIN, 0,
-             "login to %s through portal %s port %u: %s", entry->iqn, entry->address, entry->portal.port,
-             reason);
+             "login to %s through portal %s port %u: %s", entry->iqn, entry->address,
+             entry->portal.port, reason);
     mp_copy(ret_error->address, sizeof ret_error->address, entry->address);
     ret_error->port = entry->portal.port;
 }

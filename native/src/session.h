@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sessions as operations see them: one entry per (portal, iqn), shared by everybody who wants that session, so that
- * a login is made once and nobody is logged out under another's feet.
+ * Sessions as operations see them: one entry per (portal, iqn), shared by everybody who wants that
+ * session, so that a login is made once and nobody is logged out under another's feet.
  *
  *   IDLE -> LOGIN (asked iscsid) -> SETTLE (waiting for the kernel to show it logged in) -> UP
  *   UP -> LOGOUT -> IDLE
@@ -14,8 +14,8 @@
 
 struct mp_session_entry;
 
-/* One who waits for a login or a logout; embed it. done() is called once, perhaps before the call that queued it
- * returns. error->code 0: the session is up (or gone). */
+/* One who waits for a login or a logout; embed it. done() is called once, perhaps before the call
+ * that queued it returns. error->code 0: the session is up (or gone). */
 struct mp_session_wait {
     LIST_ENTRY(mp_session_wait) link;
     bool linked;
@@ -27,10 +27,10 @@ struct mp_sessions *mp_sessions_new(struct manypath *handle);
 void mp_sessions_free(struct mp_sessions *sessions);
 
 /* The entry for this key, made if needed, with one more holder. NULL: out of memory. */
-struct mp_session_entry *mp_session_hold(struct mp_sessions *sessions, const struct mp_portal *portal,
-                                         const char *iqn);
-/* One holder less. When the last one goes and the session was made by a login of ours that nobody kept, it is
- * logged out again, even if the login comes through only later. */
+struct mp_session_entry *mp_session_hold(struct mp_sessions *sessions,
+                                         const struct mp_portal *portal, const char *iqn);
+/* One holder less. When the last one goes and the session was made by a login of ours that nobody
+ * kept, it is logged out again, even if the login comes through only later. */
 void mp_session_drop(struct mp_session_entry *entry);
 /* Something rests on this session now: it stays when the last holder goes. */
 void mp_session_keep(struct mp_session_entry *entry);
@@ -38,7 +38,8 @@ void mp_session_keep(struct mp_session_entry *entry);
 /* Wants the session up. login_timeout_s: what iscsid is told if it has to log in. */
 void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wait,
                       uint32_t login_timeout_s);
-/* Wants the session gone, unless somebody else holds the entry: then done() at once and the session stays. */
+/* Wants the session gone, unless somebody else holds the entry: then done() at once and the session
+ * stays. */
 void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *wait);
 void mp_session_stop_waiting(struct mp_session_wait *wait);
 
@@ -47,15 +48,16 @@ int32_t mp_session_sid(const struct mp_session_entry *entry);
 int32_t mp_session_host(const struct mp_session_entry *entry);
 /* The session existed before this engine logged in. */
 bool mp_session_existed(const struct mp_session_entry *entry);
-/* Made by a login of ours, kept by nobody and held by nobody but the caller: undoing means logging out. */
+/* Made by a login of ours, kept by nobody and held by nobody but the caller: undoing means logging
+ * out. */
 bool mp_session_to_undo(const struct mp_session_entry *entry);
 /* Held by nobody but the caller. */
 bool mp_session_exclusive(const struct mp_session_entry *entry);
 /* Last login: when it was handed to iscsid and when it was over; 0 if there was none. */
 uint64_t mp_session_login_begin_ns(const struct mp_session_entry *entry);
 uint64_t mp_session_login_end_ns(const struct mp_session_entry *entry);
-/* How long iscsid has had our login without answering; 0 while it has not got it. UINT64_MAX: it is not a login that
- * we wait for, but a session that somebody else must bring back. */
+/* How long iscsid has had our login without answering; 0 while it has not got it. UINT64_MAX: it is
+ * not a login that we wait for, but a session that somebody else must bring back. */
 uint64_t mp_session_silence_ns(const struct mp_session_entry *entry);
 /* What a login that is still going on waits for, as an error. */
 void mp_session_pending(const struct mp_session_entry *entry, struct manypath_error *ret_error);

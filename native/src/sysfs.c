@@ -764,8 +764,7 @@ int mp_sysfs_block_name(const char *root, dev_t dev, char *ret_name, size_t size
 {
     char path[PATH_MAX];
     char target[LINK_SIZE];
-    int length =
-        snprintf(path, sizeof path, "%s/dev/block/%u:%u", root, major(dev), minor(dev));
+    int length = snprintf(path, sizeof path, "%s/dev/block/%u:%u", root, major(dev), minor(dev));
 
     if (length < 0 || (size_t)length >= sizeof path)
         return -ENAMETOOLONG;
@@ -779,5 +778,8 @@ int mp_sysfs_block_name(const char *root, dev_t dev, char *ret_name, size_t size
 
     if (!is_block_name(name))
         return -ENOENT;
-    return mp_copy(ret_name, size, name) ? 0 : -EOVERFLOW;
+    if (strlen(name) >= size)
+        return -EOVERFLOW;
+    mp_copy(ret_name, size, name);
+    return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads iSCSI sessions, SCSI disks and holders from sysfs. `root` is "/sys" or a test tree. Everything
- * may vanish while it is read: a session or disk that does is left out, never an error.
+ * Reads iSCSI sessions, SCSI disks and holders from sysfs. `root` is "/sys" or a test tree.
+ * Everything may vanish while it is read: a session or disk that does is left out, never an error.
  * Functions return 0 or a negative errno; -ENOENT: no such thing.
  */
 #ifndef MP_SYSFS_H
@@ -15,7 +15,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum mp_session_state { MP_SESSION_OTHER = 0, MP_SESSION_LOGGED_IN, MP_SESSION_FAILED, MP_SESSION_FREE };
+enum mp_session_state {
+    MP_SESSION_OTHER = 0,
+    MP_SESSION_LOGGED_IN,
+    MP_SESSION_FAILED,
+    MP_SESSION_FREE
+};
 
 struct mp_session {
     int32_t sid;
@@ -24,40 +29,43 @@ struct mp_session {
     char state_text[16];
     char iqn[MANYPATH_IQN_SIZE];
     char address_text[MANYPATH_ADDRESS_SIZE]; /* persistent_address as the kernel prints it */
-    struct mp_portal portal; /* persistent address and port: what was asked for; family 0 if unreadable */
+    struct mp_portal portal; /* persistent address and port, as asked for; family 0: unreadable */
 };
 
 struct mp_disk {
     int32_t host, channel, target;
     uint64_t lun;
-    dev_t dev;             /* 0 while the block device is not there yet */
+    dev_t dev;                       /* 0 while the block device is not there yet */
     char name[MANYPATH_DEVICE_SIZE]; /* "sda"; "" while the block device is not there yet */
     char state[24];
-    char dh_state[16];     /* attached device handler, "" if none or "detached" */
+    char dh_state[16]; /* attached device handler, "" if none or "detached" */
     uint64_t size_bytes;
 };
 
 /* All sessions, sorted by sid. *ret_sessions is malloc'ed, NULL when there are none. */
 int mp_sysfs_sessions(const char *root, struct mp_session **ret_sessions, size_t *ret_count);
 
-/* The session to this iqn through this portal. Looks at the newest first, reads as little as it can. */
+/* The session to this iqn through this portal. Looks at the newest first, reads as little as it
+ * can. */
 int mp_sysfs_find_session(const char *root, const char *iqn, const struct mp_portal *portal,
                           struct mp_session *ret_session);
 
 /* State and host of one session. -ENOENT when it is gone. */
 int mp_sysfs_session_state(const char *root, int32_t sid, enum mp_session_state *ret_state);
 
-/* The disk of a LUN in a session (any channel and target). -ENOENT: no SCSI device with that LUN. */
+/* The disk of a LUN in a session (any channel and target). -ENOENT: no SCSI device with that
+ * LUN. */
 int mp_sysfs_find_disk(const char *root, int32_t host, int32_t sid, uint64_t lun,
                        struct mp_disk *ret_disk);
 
-/* Every SCSI disk of a session, sorted by channel, target, lun; malloc'ed. SCSI devices that are no disks
- * (no block directory and type not 0) are listed too, with an empty name: they use the session. */
+/* Every SCSI disk of a session, sorted by channel, target, lun; malloc'ed. SCSI devices that are no
+ * disks (no block directory and type not 0) are listed too, with an empty name: they use the
+ * session. */
 int mp_sysfs_session_disks(const char *root, int32_t host, int32_t sid, struct mp_disk **ret_disks,
                            size_t *ret_count);
 
-/* Names ("dm-3", "md0") that hold a block device, from /sys/block/NAME/holders; at most `max`, rest counted.
- * Partitions' holders count as the disk's. */
+/* Names ("dm-3", "md0") that hold a block device, from /sys/block/NAME/holders; at most `max`, rest
+ * counted. Partitions' holders count as the disk's. */
 int mp_sysfs_holders(const char *root, const char *name, char (*ret_names)[MANYPATH_DEVICE_SIZE],
                      size_t max, size_t *ret_count);
 

@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 enum {
-    IDLE_SECONDS = 30,            /* an idle thread leaves after this long */
-    STACK_BYTES = 256 * 1024,     /* jobs are shallow; hundreds of threads must stay cheap */
+    IDLE_SECONDS = 30,        /* an idle thread leaves after this long */
+    STACK_BYTES = 256 * 1024, /* jobs are shallow; hundreds of threads must stay cheap */
 };
 
 struct mp_pool {

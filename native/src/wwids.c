@@ -166,6 +166,9 @@ int mp_wwids_add(const char *directory, const char *wwid, uint64_t deadline_ns)
     for (;;) {
         int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 
+        /* as multipath-tools makes it, should its daemon be installed or started later */
+        if (fd < 0 && errno == ENOENT && mkdir(directory, 0700) == 0)
+            continue;
         if (fd < 0)
             return -errno;
         int r = lock_until(fd, deadline_ns);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernel's side of the ioctls is a list of expected calls with canned answers; a call that is not
- * expected, or that never comes, fails the test.
+ * The kernel's side of the ioctls is a list of expected calls with canned answers; a call that is
+ * not expected, or that never comes, fails the test.
  */
 #include "../src/dm.h"
 
@@ -42,7 +42,8 @@ struct step {
 static const struct step *steps;
 static size_t step_count, step_at;
 
-static void expect(const struct dm_ioctl *header, const unsigned char *bytes, const struct step *step)
+static void expect(const struct dm_ioctl *header, const unsigned char *bytes,
+                   const struct step *step)
 {
     CHECK_EQ(header->version[0], 4);
     CHECK_EQ(header->version[1], 0);
@@ -59,7 +60,8 @@ static void expect(const struct dm_ioctl *header, const unsigned char *bytes, co
         CHECK(memcmp(bytes + HEADER, step->sent, step->sent_size) == 0);
 }
 
-/* As ctl_ioctl(): the version comes back always, the rest on success only, data_size bytes of it. */
+/* As ctl_ioctl(): the version comes back always, the rest on success only, data_size bytes of
+ * it. */
 int mp_dm_ioctl(int fd, unsigned long request, void *argument)
 {
     struct dm_ioctl header;
@@ -209,8 +211,7 @@ TEST(load)
 
 TEST(resume)
 {
-    const struct step first[] = {
-        {.request = DM_DEV_SUSPEND, .uuid = UUID, .event_nr = 0x600000}};
+    const struct step first[] = {{.request = DM_DEV_SUSPEND, .uuid = UUID, .event_nr = 0x600000}};
     const struct step reload[] = {
         {.request = DM_DEV_SUSPEND,
          .uuid = UUID,
@@ -227,12 +228,11 @@ TEST(resume)
          .flags = DM_NOFLUSH_FLAG | DM_SKIP_LOCKFS_FLAG,
          .event_nr = 0x1600000},
     };
-    const struct step gone[] = {
-        {.request = DM_DEV_SUSPEND, .uuid = UUID, .result = -ENXIO}};
+    const struct step gone[] = {{.request = DM_DEV_SUSPEND, .uuid = UUID, .result = -ENXIO}};
 
     BEGIN(first);
-    CHECK_EQ(mp_dm_resume(FD, UUID,
-                          MP_DM_UDEV_DISABLE_LIBRARY_FALLBACK | MP_DM_UDEV_PRIMARY_SOURCE, false),
+    CHECK_EQ(mp_dm_resume(FD, UUID, MP_DM_UDEV_DISABLE_LIBRARY_FALLBACK | MP_DM_UDEV_PRIMARY_SOURCE,
+                          false),
              0);
     END();
     BEGIN(reload);
@@ -251,8 +251,7 @@ TEST(resume)
 
 TEST(remove)
 {
-    const struct step good[] = {
-        {.request = DM_DEV_REMOVE, .uuid = UUID, .event_nr = 0x600000}};
+    const struct step good[] = {{.request = DM_DEV_REMOVE, .uuid = UUID, .event_nr = 0x600000}};
     const struct step busy[] = {{.request = DM_DEV_REMOVE, .uuid = UUID, .result = -EBUSY}};
 
     BEGIN(good);
@@ -344,8 +343,16 @@ TEST(table_and_status)
 TEST(buffer_grows)
 {
     const struct step list[] = {
-        {.request = DM_TABLE_STATUS, .uuid = UUID, .flags = DM_NOFLUSH_FLAG, .size = K16, .needs = 40000},
-        {.request = DM_TABLE_STATUS, .uuid = UUID, .flags = DM_NOFLUSH_FLAG, .size = 2 * K16, .needs = 40000},
+        {.request = DM_TABLE_STATUS,
+         .uuid = UUID,
+         .flags = DM_NOFLUSH_FLAG,
+         .size = K16,
+         .needs = 40000},
+        {.request = DM_TABLE_STATUS,
+         .uuid = UUID,
+         .flags = DM_NOFLUSH_FLAG,
+         .size = 2 * K16,
+         .needs = 40000},
         {.request = DM_TABLE_STATUS,
          .uuid = UUID,
          .flags = DM_NOFLUSH_FLAG,
@@ -413,15 +420,13 @@ TEST(deps)
 TEST(message)
 {
     static const char sent[] = "\0\0\0\0\0\0\0\0fail_path 8:16";
-    const struct step list[] = {{.request = DM_TARGET_MSG,
-                                 .uuid = UUID,
-                                 .size = HEADER + 8 + 16,
-                                 .sent = sent,
-                                 .sent_size = sizeof sent},
-                                {.request = DM_TARGET_MSG,
-                                 .uuid = UUID,
-                                 .size = HEADER + 8 + 16,
-                                 .result = -EBUSY}};
+    const struct step list[] = {
+        {.request = DM_TARGET_MSG,
+         .uuid = UUID,
+         .size = HEADER + 8 + 16,
+         .sent = sent,
+         .sent_size = sizeof sent},
+        {.request = DM_TARGET_MSG, .uuid = UUID, .size = HEADER + 8 + 16, .result = -EBUSY}};
     static char endless[5000];
 
     BEGIN(list);
@@ -616,7 +621,8 @@ TEST(reply_hostile)
     free(params);
 }
 
-/* Maps that cannot be meant are not asked about; one that vanished, or has a new owner, is left out. */
+/* Maps that cannot be meant are not asked about; one that vanished, or has a new owner, is left
+ * out. */
 TEST(list)
 {
     struct mp_dm_info *maps = NULL;

@@ -79,7 +79,8 @@ static const char *parsed(const char *params, bool status)
 
     if (r != 0)
         return r == -EPROTO ? "EPROTO" : "another error";
-    used = snprintf(text, sizeof text, "%s%s", table.queue_if_no_path ? "queue " : "", table.handler);
+    used =
+        snprintf(text, sizeof text, "%s%s", table.queue_if_no_path ? "queue " : "", table.handler);
     for (size_t i = 0; i < table.path_count; i++) {
         const struct mp_table_path *path = &table.paths[i];
 
@@ -104,9 +105,10 @@ TEST(tables)
     CHECK_STR(TABLE("0 0 0 0"), "");
     CHECK_STR(TABLE("1 queue_if_no_path 0 1 1 round-robin 0 2 1 8:16 1000 8:32 1000"),
               "queue  8:16/1 8:32/1");
-    CHECK_STR(TABLE("8 queue_mode bio pg_init_retries 50 pg_init_delay_msecs 2000 "
-                    "retain_attached_hw_handler queue_if_no_path 1 emc 1 1 queue-length 0 1 0 8:16"),
-              "queue emc 8:16/1");
+    CHECK_STR(
+        TABLE("8 queue_mode bio pg_init_retries 50 pg_init_delay_msecs 2000 "
+              "retain_attached_hw_handler queue_if_no_path 1 emc 1 1 queue-length 0 1 0 8:16"),
+        "queue emc 8:16/1");
     CHECK_STR(TABLE("1 retain_attached_hw_handler 3 rdac a b 1 1 "
                     "historical-service-time 2 10 20 1 1 8:16 1"),
               "rdac 8:16/1");
@@ -119,8 +121,7 @@ TEST(tables)
 
 TEST(statuses)
 {
-    CHECK_STR(STATUS("2 0 1 0 2 1 A 0 1 2 8:0 A 0 0 1 E 0 1 2 8:48 A 0 0 1 "),
-              " 8:0/1A0 8:48/2A0");
+    CHECK_STR(STATUS("2 0 1 0 2 1 A 0 1 2 8:0 A 0 0 1 E 0 1 2 8:48 A 0 0 1 "), " 8:0/1A0 8:48/2A0");
     CHECK_STR(STATUS("2 0 0 0 1 1 E 0 2 0 8:16 A 0 8:32 F 4294967295"),
               " 8:16/1A0 8:32/1F4294967295");
     CHECK_STR(STATUS("2 1 3 0 2 2 D 0 1 1 8:16 F 7 0 A 3 x y z 1 3 8:32 A 0 1 2 3 "),

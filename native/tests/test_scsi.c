@@ -114,7 +114,8 @@ TEST(resid_ignored_by_the_driver)
 
 TEST(long_page)
 {
-    const struct step list[] = {{.want_length = 252, .sent = 252}, {.want_length = 604, .sent = 604}};
+    const struct step list[] = {{.want_length = 252, .sent = 252},
+                                {.want_length = 604, .sent = 604}};
 
     make_page(0x83, 600);
     CHECK_EQ(ASK(list, 0x83, 4096), 0);
@@ -125,7 +126,8 @@ TEST(long_page)
 TEST(small_buffer)
 {
     const struct step small[] = {{.want_length = 64, .sent = 64}};
-    const struct step medium[] = {{.want_length = 252, .sent = 252}, {.want_length = 300, .sent = 300}};
+    const struct step medium[] = {{.want_length = 252, .sent = 252},
+                                  {.want_length = 300, .sent = 300}};
 
     make_page(0x83, 600);
     CHECK_EQ(ASK(small, 0x83, 64), 0);
@@ -179,7 +181,8 @@ TEST(malformed)
 /* The second answer is checked as the first. */
 TEST(page_changes)
 {
-    const struct step list[] = {{.want_length = 252, .sent = 252}, {.want_length = 604, .sent = 100}};
+    const struct step list[] = {{.want_length = 252, .sent = 252},
+                                {.want_length = 604, .sent = 100}};
 
     make_page(0x83, 600);
     CHECK_EQ(ASK(list, 0x83, 4096), 0);
@@ -201,7 +204,8 @@ TEST(sense)
     const struct step fixed[] = {{CHECK_CONDITION, .sense = illegal_fixed, .sense_length = 14}};
     const struct step descriptor[] = {
         {CHECK_CONDITION, .sense = illegal_descriptor, .sense_length = 4}};
-    const struct step no_driver[] = { /* Linux >= 5.14 has no driver byte */
+    const struct step no_driver[] = {
+        /* Linux >= 5.14 has no driver byte */
         {.want_length = 252, .status = 2, .sense = illegal_fixed, .sense_length = 14}};
     const struct step medium[] = {{CHECK_CONDITION, .sense = medium_error, .sense_length = 3}};
     const struct step junk[] = {{CHECK_CONDITION, .sense = nonsense, .sense_length = 3}};
@@ -253,8 +257,8 @@ TEST(transport)
     } cases[] = {
         {{.want_length = 252, .host = 3}, -ETIMEDOUT},
         {{.want_length = 252, .driver = 6}, -ETIMEDOUT},
-        {{.want_length = 252, .host = 1}, -EIO},    /* DID_NO_CONNECT */
-        {{.want_length = 252, .host = 0xf}, -EIO},  /* DID_TRANSPORT_FAILFAST */
+        {{.want_length = 252, .host = 1}, -EIO},   /* DID_NO_CONNECT */
+        {{.want_length = 252, .host = 0xf}, -EIO}, /* DID_TRANSPORT_FAILFAST */
         {{.want_length = 252, .driver = 7}, -EIO},
         {{.want_length = 252, .status = 8}, -EIO},  /* BUSY */
         {{.want_length = 252, .status = 24}, -EIO}, /* RESERVATION CONFLICT */

@@ -33,8 +33,8 @@ static void add_connection(int sid, const char *address, const char *port)
 {
     char place[600], target[700];
 
-    snprintf(place, sizeof place, "%s/connection%d:0/iscsi_connection/connection%d:0", session_path, sid,
-             sid);
+    snprintf(place, sizeof place, "%s/connection%d:0/iscsi_connection/connection%d:0", session_path,
+             sid, sid);
     tree_file(tree_path("%s/persistent_address", place), address);
     tree_file(tree_path("%s/persistent_port", place), port);
     tree_file(tree_path("%s/address", place), "192.0.2.99\n"); /* where a redirect led */
@@ -47,8 +47,8 @@ static void add_device(int host, int channel, int target, unsigned lun, const ch
 {
     char place[640];
 
-    snprintf(place, sizeof place, "%s/target%d:%d:%d/%d:%d:%d:%u", session_path, host, channel, target,
-             host, channel, target, lun);
+    snprintf(place, sizeof place, "%s/target%d:%d:%d/%d:%d:%d:%u", session_path, host, channel,
+             target, host, channel, target, lun);
     tree_file(tree_path("%s/state", place), state);
     tree_file(tree_path("%s/type", place), "0\n");
 }
@@ -57,8 +57,8 @@ static void add_block(int host, unsigned lun, const char *name, const char *dev,
 {
     char place[640];
 
-    snprintf(place, sizeof place, "%s/target%d:0:0/%d:0:0:%u/block/%s", session_path, host, host, lun,
-             name);
+    snprintf(place, sizeof place, "%s/target%d:0:0/%d:0:0:%u/block/%s", session_path, host, host,
+             lun, name);
     tree_dir(tree_path("%s", place));
     if (dev != NULL)
         tree_file(tree_path("%s/dev", place), dev);
@@ -259,7 +259,8 @@ TEST(half_there)
     tree_end();
 }
 
-/* Opening an attribute of a dead object fails with ENXIO; a socket in the file system does so too. */
+/* Opening an attribute of a dead object fails with ENXIO; a socket in the file system does so
+ * too. */
 TEST(vanishing_attribute)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -295,8 +296,8 @@ TEST(find_disk)
     add_block(12, 300, "sdaa", "65:160\n", "8\n");
     add_device(12, 0, 0, 16684, "transport-offline\n");
     add_block(12, 16684, "sdzzz", "259:1048575\n", "0\n");
-    add_device(12, 0, 0, 2, "created\n");           /* sd has not begun */
-    add_device(12, 0, 0, 4, "running\n");           /* sd is at work */
+    add_device(12, 0, 0, 2, "created\n"); /* sd has not begun */
+    add_device(12, 0, 0, 4, "running\n"); /* sd is at work */
     add_block(12, 4, "sdd", NULL, "8\n");
     add_device(12, 0, 0, 5, "running\n");
     add_block(12, 5, "sde", "8:64\n", NULL);
@@ -437,6 +438,26 @@ TEST(block_attributes)
     tree_end();
 }
 
+TEST(block_name)
+{
+    char name[MANYPATH_DEVICE_SIZE] = "untouched", tiny[3] = "t";
+
+    tree_begin();
+    tree_link(tree_path("dev/block/8:16"), "../../devices/platform/host3/session1/block/sdb");
+    tree_link(tree_path("dev/block/8:32"), "sdc");
+    tree_link(tree_path("dev/block/8:48"), "../../devices/..");
+    CHECK_EQ(mp_sysfs_block_name(tree_root, makedev(8, 64), name, sizeof name), -ENOENT);
+    CHECK_EQ(mp_sysfs_block_name(tree_root, makedev(8, 48), name, sizeof name), -ENOENT);
+    CHECK_STR(name, "untouched");
+    CHECK_EQ(mp_sysfs_block_name(tree_root, makedev(8, 16), name, sizeof name), 0);
+    CHECK_STR(name, "sdb");
+    CHECK_EQ(mp_sysfs_block_name(tree_root, makedev(8, 32), name, sizeof name), 0);
+    CHECK_STR(name, "sdc");
+    CHECK_EQ(mp_sysfs_block_name(tree_root, makedev(8, 16), tiny, sizeof tiny), -EOVERFLOW);
+    CHECK_STR(tiny, "t");
+    tree_end();
+}
+
 /* A file that is no directory where one is expected, and a root that is too long. */
 TEST(hostile_tree)
 {
@@ -471,6 +492,7 @@ int main(void)
     RUN(session_disks);
     RUN(holders);
     RUN(block_attributes);
+    RUN(block_name);
     RUN(hostile_tree);
     return test_end();
 }

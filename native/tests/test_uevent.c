@@ -15,8 +15,8 @@ static char buffer[4096];
 static struct mp_uevent event;
 
 /* Parses a string literal with its NULs; the compiler adds the last one. */
-#define PARSE(literal) (memcpy(buffer, literal, sizeof literal),                                   \
-                        mp_uevent_parse(buffer, sizeof literal, &event))
+#define PARSE(literal)                                                                             \
+    (memcpy(buffer, literal, sizeof literal), mp_uevent_parse(buffer, sizeof literal, &event))
 
 #define SDA "/devices/platform/host3/session1/target3:0:0/3:0:0:1/block/sda"
 

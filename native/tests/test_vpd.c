@@ -16,7 +16,8 @@ static void begin(void)
 }
 
 /* SPC-4 7.8.6.1: code set, association and type, reserved, length, designator. */
-static void add(unsigned code_set, unsigned association, unsigned type, const void *bytes, size_t length)
+static void add(unsigned code_set, unsigned association, unsigned type, const void *bytes,
+                size_t length)
 {
     page[page_length] = (uint8_t)code_set;
     page[page_length + 1] = (uint8_t)(association << 4 | type);

@@ -56,7 +56,8 @@ TEST(similar_lines)
 {
     tree_begin();
     /* a longer one, a shorter one, one that was removed, and one without its newline */
-    tree_file(tree_path("wwids"), "/" ONE "0/\n/3600/\n#/" ONE "/\n#" ONE "/\nx/" ONE "/\n/" TWO "/");
+    tree_file(tree_path("wwids"),
+              "/" ONE "0/\n/3600/\n#/" ONE "/\n#" ONE "/\nx/" ONE "/\n/" TWO "/");
     CHECK_EQ(add(TWO), 0);
     CHECK_EQ(add("360"), 0);
     CHECK_EQ(add(ONE), 0);
@@ -87,8 +88,10 @@ TEST(bad_wwids)
 TEST(missing_directory)
 {
     tree_begin();
-    CHECK_EQ(mp_wwids_add(tree_path("multipath"), ONE, UINT64_MAX), -ENOENT);
-    CHECK_EQ(access(tree_path("multipath"), F_OK), -1);
+    CHECK_EQ(mp_wwids_add(tree_path("etc/multipath"), ONE, UINT64_MAX), -ENOENT);
+    CHECK_EQ(access(tree_path("etc"), F_OK), -1);
+    CHECK_EQ(mp_wwids_add(tree_path("multipath"), ONE, UINT64_MAX), 0);
+    CHECK_EQ(access(tree_path("multipath/wwids"), F_OK), 0);
     tree_file(tree_path("file"), "");
     CHECK_EQ(mp_wwids_add(tree_path("file"), ONE, UINT64_MAX), -ENOTDIR);
     tree_end();
@@ -116,7 +119,8 @@ TEST(lock_held)
     CHECK_EQ(fcntl(fd, F_SETLK, &lock), 0);
     CHECK_EQ(mp_wwids_add(tree_root, ONE, mp_now_ns() + SECOND / 20), -ETIMEDOUT);
     close(fd);
-    CHECK_EQ(mp_wwids_add(tree_root, ONE, 0), 0); /* free: no waiting, so the deadline does not count */
+    CHECK_EQ(mp_wwids_add(tree_root, ONE, 0),
+             0); /* free: no waiting, so the deadline does not count */
     tree_end();
 }
 

@@ -19,7 +19,7 @@ class Handle:
         multipath_dir: str | None = None,
         multipathd_socket: str | None = None,
         multipathd_pidfile: str | None = None,
-        iscsid_uid: int = 0,
+        daemon_uid: int = 0,
         logins_in_flight: int = 0,
         worker_threads: int = 0,
     ) -> Handle: ...

@@ -4,14 +4,15 @@
     boot.py run [--timeout S] [-e KEY=VAL]... -- python3 -m pytest tests/lab
     boot.py shell
 
-``run`` streams the command's output and exits with its status. 124: timed out. 125: the guest died, never
-came up, or something is missing on this host.
+``run`` streams the command's output and exits with its status. 124: timed out. 125: the guest
+died, never came up, or something is missing on this host.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import os
 import secrets
 import select
@@ -24,19 +25,21 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from image import Image, LabError, default_suite, ensure_image, make_squashfs
-from stage import DEFAULT_STAGE, PROJECT, make_stage
 
+PROJECT = Path(__file__).resolve().parents[2]
+DEFAULT_STAGE = PROJECT / "build" / "lab" / "stage"
 QEMU = "qemu-system-x86_64"
 RESULTS = PROJECT / "build" / "lab" / "results"
 EXIT_TIMEOUT = 124
 EXIT_LAB = 125
 CONSOLE_TAIL = 60  # lines
 PASSED_ON = ("LAB_SUITE", "CI")
+Filter = Callable[[tarfile.TarInfo], tarfile.TarInfo]
 
 KERNEL_ARGUMENTS = (
     "console=ttyS0",
@@ -48,6 +51,7 @@ KERNEL_ARGUMENTS = (
     "mitigations=off",  # they only cost emulated instructions here
     "audit=0",
     "apparmor=0",
+    "selinux=0",
     "nmi_watchdog=0",
     # A starved host stops vCPUs for seconds: that is no bug of the guest.
     "watchdog_thresh=60",
@@ -79,11 +83,11 @@ class Job:
 # --- what the guest is given ----------------------------------------------------------------------
 
 
-def pack_stage(stage: Path, job: Job, work: Path) -> Path:
-    """A disk image with the stage and the job.
+def pack_stage(stage: Path | None, job: Job, work: Path) -> Path:
+    """A disk image with the stage and the job. No stage given: the default one, with the tests/.
 
-    Not 9p: under emulation every file access of pytest would be a round trip, and a share has traps of its own
-    (submounts, inode numbers).
+    Not 9p: under emulation every file access of pytest would be a round trip, and a share has traps
+    of its own (submounts, inode numbers).
     """
     (work / "job").write_text(job.script())
     (work / "job.conf").write_text(job.conf())
@@ -95,7 +99,10 @@ def pack_stage(stage: Path, job: Job, work: Path) -> Path:
 
     tarball = work / "stage.tar"
     with tarfile.open(tarball, "w") as archive:
-        archive.add(stage, "stage", filter=owned_by_root)
+        if stage is None:
+            add_default_stage(archive, owned_by_root)
+        else:
+            archive.add(stage, "stage", filter=owned_by_root)
         archive.add(work / "job", "job", filter=owned_by_root)
         archive.add(work / "job.conf", "job.conf", filter=owned_by_root)
     disk = work / "stage.squashfs"
@@ -104,14 +111,31 @@ def pack_stage(stage: Path, job: Job, work: Path) -> Path:
     return disk
 
 
+def add_default_stage(archive: tarfile.TarFile, owned_by_root: Filter) -> None:
+    """What was built into the default stage, plus the tests from the source tree.
+
+    Straight into the archive: a copy in between would be a race between two guests being started.
+    """
+    DEFAULT_STAGE.mkdir(parents=True, exist_ok=True)
+    archive.add(DEFAULT_STAGE, "stage", recursive=False, filter=owned_by_root)
+    for child in sorted(DEFAULT_STAGE.iterdir()):
+        if child.name != "tests":
+            archive.add(child, f"stage/{child.name}", filter=owned_by_root)
+
+    def tests_only(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        return None if "__pycache__" in member.name else owned_by_root(member)
+
+    archive.add(PROJECT / "tests", "stage/tests", filter=tests_only)
+
+
 # --- QEMU -----------------------------------------------------------------------------------------
 
 
 def kvm_works(work: Path) -> bool:
     """Whether a vCPU really executes instructions; /dev/kvm may exist and be of no use.
 
-    The probe is a firmware whose reset vector writes to the debug-exit port: only a running vCPU can
-    make QEMU exit with that status.
+    The probe is a firmware whose reset vector writes to the debug-exit port: only a running vCPU
+    can make QEMU exit with that status.
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
@@ -148,11 +172,12 @@ def qemu_command(
     # Kernel straight from the host: no boot loader, no boot disk.
     command += ["-kernel", str(image.kernel), "-initrd", str(image.initramfs)]
     command += ["-append", " ".join(KERNEL_ARGUMENTS)]
-    # vda: the image, vdb: stage and job. Read-only: every boot starts clean, boots cannot disturb the cache.
+    # vda: the image, vdb: stage and job. Read-only: every boot starts clean, and boots cannot
+    # disturb the cache or one another.
     for name, path in (("root", image.root), ("stage", disk)):
         command += ["-drive", f"file={path},format=raw,if=none,id={name},readonly=on,aio=threads"]
         command += ["-device", f"virtio-blk-pci,drive={name},disable-legacy=on"]
-    # Results are written straight to a plain folder of the host, so they survive a guest that hangs.
+    # Results are written straight to a plain folder of the host, and survive a guest that hangs.
     # security_model=none: owners need not be kept, and no rights are needed for it.
     command += ["-fsdev", f"local,id=results,path={results},security_model=none,multidevs=remap"]
     command += ["-device", "virtio-9p-pci,fsdev=results,mount_tag=results,disable-legacy=on"]
@@ -215,7 +240,9 @@ class Output:
         return shown
 
 
-def stream(ours: socket.socket, output: Output, boot_deadline: float, deadline: float) -> str | None:
+def stream(
+    ours: socket.socket, output: Output, boot_deadline: float, deadline: float
+) -> str | None:
     """Copy output until the end mark; otherwise say what went wrong."""
     while output.status is None:
         now = time.monotonic()
@@ -249,14 +276,20 @@ def run_guest(job: Job, arguments: argparse.Namespace) -> int:
         raise LabError("missing on this host: apt-get install qemu-system-x86")
     began = time.monotonic()
     image = ensure_image(arguments.suite)
-    stage = make_stage() if arguments.stage is None else arguments.stage
     results: Path = arguments.results.resolve()
     results.mkdir(parents=True, exist_ok=True)
     console: Path = results.parent / f"{results.name}-console.log"
-    console.write_bytes(b"")
+    lock = console.open("a")  # held until we end
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LabError(
+            f"another guest writes to {results}: give this one its own --results"
+        ) from None
+    lock.truncate(0)
     with tempfile.TemporaryDirectory(prefix="manypath-lab-") as folder:
         work = Path(folder)
-        disk = pack_stage(stage, job, work)
+        disk = pack_stage(arguments.stage, job, work)
         ours, theirs = socket.socketpair()
         command = qemu_command(image, disk, results, console, job, work, theirs.fileno())
         stdin = None if job.mode == "shell" else subprocess.DEVNULL
@@ -280,7 +313,10 @@ def run_guest(job: Job, arguments: argparse.Namespace) -> int:
         assert output.status is not None
         if arguments.verbose:
             now = time.monotonic()
-            print(f"lab: {booted - began:.1f} s before QEMU, {now - booted:.1f} s in it", file=sys.stderr)
+            print(
+                f"lab: {booted - began:.1f} s before QEMU, {now - booted:.1f} s in it",
+                file=sys.stderr,
+            )
         return output.status
     print_console_tail(console)
     if trouble == "timeout":

@@ -29,9 +29,17 @@ def guest() -> Network:
     return Network()
 
 
+class Poison:
+    """Remembers that a test left a guest that could not be cleaned."""
+
+    reason = ""
+
+
 @pytest.fixture
-def lab(guest: Network) -> Iterator[Lab]:
+def lab(guest: Network, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab, empty; fails the test if the guest is not as it was when the test ends."""
+    if Poison.reason:
+        pytest.fail(f"the guest is unusable since {Poison.reason}", pytrace=False)
     handle = Lab(guest)
     try:
         yield handle
@@ -40,7 +48,8 @@ def lab(guest: Network) -> Iterator[Lab]:
         try:
             handle.close()
         except BaseException as error:
-            pytest.exit(f"the lab could not be cleaned, later tests would be poisoned: {error}", 3)
+            Poison.reason = f"{request.node.name}, which could not be cleaned up: {error}"
+            raise
     if problems:
         pytest.fail("left behind by this test:\n  " + "\n  ".join(problems), pytrace=False)
 

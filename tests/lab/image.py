@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Build (or find in the cache) the lab's guest image; print the folder that holds it.
 
-An image is three files: ``root.squashfs`` (the guest's read-only root), ``kernel`` and ``initramfs``.
-It is made by mmdebstrap from Debian packages and kept in a folder named after a hash of its recipe, so
-an edited recipe rebuilds and an unchanged one costs a few milliseconds. Works as root and, through
-mmdebstrap's unshare mode, as a plain user.
+An image is three files: ``root.squashfs`` (the guest's read-only root), ``kernel`` and
+``initramfs``. It is made by mmdebstrap from Debian packages and kept in a folder named after a hash
+of its recipe, so an edited recipe rebuilds and an unchanged one costs a few milliseconds. Works as
+root and, through mmdebstrap's unshare mode, as a plain user.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "image"
 SUITES = ("bookworm", "trixie")
+UNUSED_FOR = 14 * 86400  # seconds after which an image is thrown away
 HOST_TOOLS = {"mmdebstrap": "mmdebstrap", "tar2sqfs": "squashfs-tools-ng"}
 
 # Loaded by the initramfs before systemd starts; dependencies are added from modules.dep.
@@ -102,6 +103,7 @@ def ensure_image(suite: str | None = None) -> Image:
     images = cache_root() / "lab-images"
     image = Image(images / f"{suite}-{recipe_hash(suite)}")
     if image.complete():
+        os.utime(image.folder)  # last use
         return image
     images.mkdir(parents=True, exist_ok=True)
     with _locked(images / f"{suite}.lock"):
@@ -141,8 +143,8 @@ def _build(suite: str, image: Image, images: Path) -> None:
         work.rename(image.folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    for old in images.glob(f"{suite}-*"):  # one image a suite: those of older recipes are rubbish
-        if old != image.folder:
+    for old in images.glob("*-*"):  # of older recipes, or of another checkout that is not used
+        if old.stat().st_mtime < time.time() - UNUSED_FOR:
             shutil.rmtree(old, ignore_errors=True)
     size = sum(file.stat().st_size for file in image.folder.iterdir()) >> 20
     took = time.monotonic() - began
@@ -259,7 +261,8 @@ def boot_files(tarball: Path) -> tuple[bytes, bytes]:
 def uncompressed_kernel(bzimage: bytes) -> bytes:
     """The ELF kernel inside a bzImage, which QEMU starts through its PVH entry.
 
-    Unpacking xz takes an emulated CPU about 5 s at every boot. Offsets: Documentation/arch/x86/boot.rst.
+    Unpacking xz takes an emulated CPU about 5 s at every boot. Offsets: the kernel's
+    Documentation/arch/x86/boot.rst.
     """
     setup_sectors = bzimage[0x1F1]
     offset, length = struct.unpack_from("<II", bzimage, 0x248)

@@ -24,39 +24,16 @@ def core_on_fake_library(tmp_path_factory: pytest.TempPathFactory) -> ModuleType
     build = tmp_path_factory.mktemp("core")
     generated = build / "_core.c"
     extension = build / "_core.abi3.so"
+    cython = [sys.executable, "-m", "cython", "-3", "--module-name", "manypath._core"]
+    compiler = ["cc", "-shared", "-fPIC", "-D_GNU_SOURCE", "-DPy_LIMITED_API=0x030B0000"]
+    headers = [sysconfig.get_path("include"), PROJECT / "native" / "include"]
+    fake = PROJECT / "tests" / "unit" / "fake_libmanypath.c"
     subprocess.run(
-        (
-            sys.executable,
-            "-m",
-            "cython",
-            "-3",
-            "--module-name",
-            "manypath._core",
-            "-I",
-            PROJECT / "src",
-            "-o",
-            generated,
-            PROJECT / "src" / "_core.pyx",
-        ),
+        [*cython, "-I", PROJECT / "src", "-o", generated, PROJECT / "src" / "_core.pyx"],
         check=True,
     )
     subprocess.run(
-        (
-            "cc",
-            "-shared",
-            "-fPIC",
-            "-O0",
-            "-D_GNU_SOURCE",
-            "-DPy_LIMITED_API=0x030B0000",
-            "-I",
-            sysconfig.get_path("include"),
-            "-I",
-            PROJECT / "native" / "include",
-            "-o",
-            extension,
-            generated,
-            PROJECT / "tests" / "unit" / "fake_libmanypath.c",
-        ),
+        [*compiler, *(f"-I{path}" for path in headers), "-o", extension, generated, fake],
         check=True,
     )
     spec = importlib.util.spec_from_file_location("manypath._core", extension)

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <manypath/manypath.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,7 @@ struct manypath_operation {
     uint32_t timeout_ms;
     uint32_t min_paths;
     atomic_bool cancelled;
-    unsigned cancels;
+    struct timespec complete_at;
 };
 
 static atomic_int live;
@@ -83,6 +84,17 @@ void manypath_close(struct manypath *handle)
     drop(handle);
 }
 
+static struct timespec after_ms(long milliseconds)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    time.tv_nsec += milliseconds * 1000000;
+    time.tv_sec += time.tv_nsec / 1000000000;
+    time.tv_nsec %= 1000000000;
+    return time;
+}
+
 static int begin(const struct manypath_target *targets, size_t count, uint32_t timeout_ms,
                  uint32_t min_paths, struct manypath_operation **ret_operation,
                  struct manypath_error *err)
@@ -99,6 +111,7 @@ static int begin(const struct manypath_target *targets, size_t count, uint32_t t
         operation->targets[i].address = strdup(targets[i].address);
         operation->targets[i].iqn = strdup(targets[i].iqn);
     }
+    operation->complete_at = after_ms(strcmp(operation->behaviour, "slow") == 0 ? 300 : 0);
     operation->target_count = count;
     operation->timeout_ms = timeout_ms;
     operation->min_paths = min_paths;
@@ -122,34 +135,23 @@ int manypath_detach_begin(struct manypath *handle, const struct manypath_detach_
                  err);
 }
 
-static int pause_ms(long milliseconds)
-{
-    struct timespec time = {.tv_sec = milliseconds / 1000,
-                            .tv_nsec = milliseconds % 1000 * 1000000};
-
-    return nanosleep(&time, NULL) < 0 ? -errno : 0;
-}
-
 int manypath_operation_wait(struct manypath_operation *operation, int timeout_ms)
 {
     if (timeout_ms >= 0)
         abort();
-    if (strcmp(operation->behaviour, "slow") == 0)
-        return pause_ms(300);
-    if (strcmp(operation->behaviour, "stuck") == 0) {
+    if (strcmp(operation->behaviour, "stuck") == 0)
         while (!operation->cancelled)
-            if (pause_ms(10000) == -EINTR)
+            if (poll(NULL, 0, -1) < 0)
                 return -EINTR;
-        return pause_ms(50);
-    }
-    return 0;
+    return -clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &operation->complete_at, NULL);
 }
 
 void manypath_operation_cancel(struct manypath_operation *operation)
 {
-    operation->cancelled = true;
-    if (++operation->cancels > 1)
+    if (operation->cancelled)
         abort();
+    operation->complete_at = after_ms(50);
+    operation->cancelled = true;
 }
 
 static void fill_paths(struct manypath_operation *operation, struct manypath_path *paths)

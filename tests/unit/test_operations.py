@@ -12,7 +12,7 @@ import pytest
 
 import manypath
 from fake_core import FakeHandle
-from manypath import operations
+from manypath import _core, operations
 from manypath.errors import InvalidRequestError, PortalNoAnswerError
 
 PROPERTIES = {
@@ -80,7 +80,7 @@ def test_min_paths_is_checked(handle: FakeHandle, min_paths: Any) -> None:
 
 
 def test_one_handle_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations._core, "Handle", FakeHandle)
+    monkeypatch.setattr(_core, "Handle", FakeHandle)
     monkeypatch.setattr(operations, "_handles", {})
     found: list[object] = []
     barrier = threading.Barrier(8)
@@ -99,7 +99,7 @@ def test_one_handle_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_forked_child_gets_its_own_handle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations._core, "Handle", FakeHandle)
+    monkeypatch.setattr(_core, "Handle", FakeHandle)
     monkeypatch.setattr(operations, "_handles", {})
     ours = operations._handle()
     child = os.fork()

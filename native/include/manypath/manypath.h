@@ -35,10 +35,10 @@ extern "C" {
 
 /* Capacities, each including the terminating NUL. */
 enum {
-    MANYPATH_ADDRESS_SIZE = 64,  /* numeric address, with %scope for link-local IPv6 */
-    MANYPATH_IQN_SIZE = 224,     /* RFC 7143 section 4.2.7.1: an iSCSI name is at most 223 bytes */
-    MANYPATH_DEVICE_SIZE = 32,   /* kernel DISK_NAME_LEN */
-    MANYPATH_WWID_SIZE = 128,    /* multipath-tools WWID_SIZE; fits dm's 128-byte name and uuid */
+    MANYPATH_ADDRESS_SIZE = 64, /* numeric address, with %scope for link-local IPv6 */
+    MANYPATH_IQN_SIZE = 224,    /* RFC 7143 section 4.2.7.1: an iSCSI name is at most 223 bytes */
+    MANYPATH_DEVICE_SIZE = 32,  /* kernel DISK_NAME_LEN */
+    MANYPATH_WWID_SIZE = 128,   /* multipath-tools WWID_SIZE; fits dm's 128-byte name and uuid */
     MANYPATH_MESSAGE_SIZE = 512,
 };
 
@@ -50,37 +50,37 @@ enum {
 /* What went wrong. Values are negative and below every errno, and never change meaning. */
 enum manypath_code {
     MANYPATH_OK = 0,
-    MANYPATH_E_INVALID = -5001,         /* a value of the request is not acceptable */
-    MANYPATH_E_PERMISSION = -5002,      /* not root, or a capability is missing */
-    MANYPATH_E_ISCSID_DOWN = -5003,     /* nobody listens on iscsid's socket */
-    MANYPATH_E_ISCSID_UNTRUSTED = -5004,/* the socket's owner is not root */
-    MANYPATH_E_ISCSID_LAYOUT = -5005,   /* iscsid's request layout is not known */
-    MANYPATH_E_ISCSID_PROTOCOL = -5006, /* iscsid broke off or answered nonsense */
-    MANYPATH_E_REFUSED = -5007,         /* the portal refused the connection or is unreachable */
-    MANYPATH_E_NO_ANSWER = -5008,       /* the portal does not answer */
-    MANYPATH_E_LOGIN_REJECTED = -5009,  /* the target rejected the login */
-    MANYPATH_E_AUTH = -5010,            /* authentication failed */
-    MANYPATH_E_LOGIN = -5011,           /* another login failure; see iscsid_code */
-    MANYPATH_E_SESSION = -5012,         /* the session vanished or is not logged in */
-    MANYPATH_E_LUN_NOT_FOUND = -5013,   /* the target does not offer this LUN to us */
-    MANYPATH_E_DEVICE = -5014,          /* the SCSI device did not appear or cannot be read */
-    MANYPATH_E_IDENTITY = -5015,        /* paths are not the same disk, or cannot be identified */
-    MANYPATH_E_IN_USE = -5016,          /* somebody holds the map or a path */
-    MANYPATH_E_FLUSH = -5017,           /* writing back cached data failed; nothing was removed */
-    MANYPATH_E_NO_MULTIPATH = -5018,    /* the kernel has no device-mapper or no multipath target */
-    MANYPATH_E_MAP = -5019,             /* a device-mapper call failed */
-    MANYPATH_E_LOGOUT = -5020,          /* a session could not be logged out */
-    MANYPATH_E_TIMEOUT = -5021,         /* the operation's timeout passed */
-    MANYPATH_E_CANCELLED = -5022,       /* manypath_operation_cancel() was called */
-    MANYPATH_E_FORKED = -5023,          /* the handle belongs to the parent process */
-    MANYPATH_E_SYSTEM = -5024,          /* a system call failed; see sys_errno */
+    MANYPATH_E_INVALID = -5001,          /* a value of the request is not acceptable */
+    MANYPATH_E_PERMISSION = -5002,       /* not root, or a capability is missing */
+    MANYPATH_E_ISCSID_DOWN = -5003,      /* nobody listens on iscsid's socket */
+    MANYPATH_E_ISCSID_UNTRUSTED = -5004, /* the socket's owner is not root */
+    MANYPATH_E_ISCSID_LAYOUT = -5005,    /* iscsid's request layout is not known */
+    MANYPATH_E_ISCSID_PROTOCOL = -5006,  /* iscsid broke off or answered nonsense */
+    MANYPATH_E_REFUSED = -5007,          /* the portal refused the connection or is unreachable */
+    MANYPATH_E_NO_ANSWER = -5008,        /* the portal does not answer */
+    MANYPATH_E_LOGIN_REJECTED = -5009,   /* the target rejected the login */
+    MANYPATH_E_AUTH = -5010,             /* authentication failed */
+    MANYPATH_E_LOGIN = -5011,            /* another login failure; see iscsid_code */
+    MANYPATH_E_SESSION = -5012,          /* the session vanished or is not logged in */
+    MANYPATH_E_LUN_NOT_FOUND = -5013,    /* the target does not offer this LUN to us */
+    MANYPATH_E_DEVICE = -5014,           /* the SCSI device did not appear or cannot be read */
+    MANYPATH_E_IDENTITY = -5015,         /* paths are not the same disk, or cannot be identified */
+    MANYPATH_E_IN_USE = -5016,           /* somebody holds the map or a path */
+    MANYPATH_E_FLUSH = -5017,            /* writing back cached data failed; nothing was removed */
+    MANYPATH_E_NO_MULTIPATH = -5018, /* the kernel has no device-mapper or no multipath target */
+    MANYPATH_E_MAP = -5019,          /* a device-mapper call failed */
+    MANYPATH_E_LOGOUT = -5020,       /* a session could not be logged out */
+    MANYPATH_E_TIMEOUT = -5021,      /* the operation's timeout passed */
+    MANYPATH_E_CANCELLED = -5022,    /* manypath_operation_cancel() was called */
+    MANYPATH_E_FORKED = -5023,       /* the handle belongs to the parent process */
+    MANYPATH_E_SYSTEM = -5024,       /* a system call failed; see sys_errno */
 };
 
 /* Where an operation was. */
 enum manypath_phase {
     MANYPATH_PHASE_NONE = 0,
-    MANYPATH_PHASE_REQUEST,  /* checking the request */
-    MANYPATH_PHASE_PREPARE,  /* reading the host's state */
+    MANYPATH_PHASE_REQUEST, /* checking the request */
+    MANYPATH_PHASE_PREPARE, /* reading the host's state */
     MANYPATH_PHASE_LOGIN,
     MANYPATH_PHASE_SCAN,     /* asking the kernel to probe the LUN */
     MANYPATH_PHASE_DEVICE,   /* waiting for the block device */
@@ -88,7 +88,7 @@ enum manypath_phase {
     MANYPATH_PHASE_MAP,
     MANYPATH_PHASE_FLUSH,
     MANYPATH_PHASE_UNMAP,
-    MANYPATH_PHASE_DELETE,   /* removing SCSI devices */
+    MANYPATH_PHASE_DELETE, /* removing SCSI devices */
     MANYPATH_PHASE_LOGOUT,
 };
 
@@ -131,33 +131,33 @@ typedef void (*manypath_log_fn)(void *userdata, int level, const char *message);
 /* Options of a handle. Zero-initialise, then set what is needed: NULL or 0 means the default. The
  * paths exist so that tests and containers can move them. */
 struct manypath_options {
-    const char *sysfs_root;       /* "/sys" */
-    const char *dev_root;         /* "/dev" */
-    const char *iscsid_socket;    /* abstract name, "ISCSIADM_ABSTRACT_NAMESPACE" */
-    const char *iscsid_pidfile;   /* "/run/iscsid.pid" */
-    const char *layout_dir;       /* "/etc/manypath/iscsid-layouts.d" */
-    const char *multipath_dir;    /* "/etc/multipath" (wwids) */
-    const char *multipathd_socket;/* abstract name, "/org/kernel/linux/storage/multipathd" */
+    const char *sysfs_root;         /* "/sys" */
+    const char *dev_root;           /* "/dev" */
+    const char *iscsid_socket;      /* abstract name, "ISCSIADM_ABSTRACT_NAMESPACE" */
+    const char *iscsid_pidfile;     /* "/run/iscsid.pid" */
+    const char *layout_dir;         /* "/etc/manypath/iscsid-layouts.d" */
+    const char *multipath_dir;      /* "/etc/multipath" (wwids) */
+    const char *multipathd_socket;  /* abstract name, "/org/kernel/linux/storage/multipathd" */
     const char *multipathd_pidfile; /* "/run/multipathd.pid" */
-    uint32_t iscsid_uid;          /* uid that must own iscsid's socket, 0 */
-    uint32_t logins_in_flight;    /* 16; at most 32 (iscsid's listen backlog) */
-    uint32_t worker_threads;      /* 32: most threads for calls that block in the kernel */
-    manypath_log_fn log;          /* NULL: no log */
+    uint32_t daemon_uid;            /* uid that must own iscsid's and multipathd's sockets, 0 */
+    uint32_t logins_in_flight;      /* 16; at most 32 (iscsid's listen backlog) */
+    uint32_t worker_threads;        /* 32: most threads for calls that block in the kernel */
+    manypath_log_fn log;            /* NULL: no log */
     void *log_userdata;
-    int log_level;                /* most verbose enum manypath_log_level wanted */
+    int log_level; /* most verbose enum manypath_log_level wanted */
 };
 
 /*
- * Makes a handle. Does not block, starts no thread and opens no descriptor: the first operation does.
- * options: NULL for the defaults. Errors: E_INVALID, E_SYSTEM.
+ * Makes a handle. Does not block, starts no thread and opens no descriptor: the first operation
+ * does. options: NULL for the defaults. Errors: E_INVALID, E_SYSTEM.
  */
 MANYPATH_API int manypath_open(const struct manypath_options *options, struct manypath **ret_handle,
                                struct manypath_error *err);
 
 /*
- * Stops the handle's threads and frees it. Operations in flight are abandoned where they are: collect
- * or cancel them first. Waits for the loop thread (milliseconds), never for a worker stuck in the
- * kernel. In a forked child it only frees memory. NULL is allowed.
+ * Stops the handle's threads and frees it. Operations in flight are abandoned where they are:
+ * collect or cancel them first. Waits for the loop thread (milliseconds), never for a worker stuck
+ * in the kernel. In a forked child it only frees memory. NULL is allowed.
  */
 MANYPATH_API void manypath_close(struct manypath *handle);
 
@@ -208,21 +208,21 @@ struct manypath_path {
     uint16_t port;
     char iqn[MANYPATH_IQN_SIZE];
     uint64_t lun;
-    int32_t state;   /* enum manypath_path_state */
-    int32_t sid;     /* kernel session id, -1 if none */
-    int32_t host;    /* H, C, T of H:C:T:L; -1 if no device */
+    int32_t state; /* enum manypath_path_state */
+    int32_t sid;   /* kernel session id, -1 if none */
+    int32_t host;  /* H, C, T of H:C:T:L; -1 if no device */
     int32_t channel;
     int32_t target;
-    bool session_was_there; /* the session existed before this operation */
+    bool session_was_there;            /* the session existed before this operation */
     char device[MANYPATH_DEVICE_SIZE]; /* such as "sda"; "" if none */
     struct manypath_path_times times;
     struct manypath_error error; /* code 0 unless FAILED or PENDING */
 };
 
-/* Durations of the phases of one attach, as the volume saw them: from the end of the phase before to
- * the moment its last path left the phase. */
+/* Durations of the phases of one attach, as the volume saw them: from the end of the phase before
+ * to the moment its last path left the phase. */
 struct manypath_attach_times {
-    uint64_t queue_ns;    /* until the engine took the request */
+    uint64_t queue_ns; /* until the engine took the request */
     uint64_t prepare_ns;
     uint64_t login_ns;
     uint64_t scan_ns;
@@ -237,10 +237,10 @@ struct manypath_attachment {
     char name[MANYPATH_WWID_SIZE];     /* the map's name */
     char wwid[MANYPATH_WWID_SIZE];     /* the map's uuid is "mpath-" + wwid */
     uint64_t size_bytes;
-    bool map_was_there;                /* the map existed before this operation */
-    bool multipathd_running;           /* multipathd watches the paths and reinstates them */
+    bool map_was_there;      /* the map existed before this operation */
+    bool multipathd_running; /* multipathd watches the paths and reinstates them */
     size_t path_count;
-    struct manypath_path *paths;       /* in the order of the request, duplicates removed */
+    struct manypath_path *paths; /* in the order of the request, duplicates removed */
     size_t warning_count;
     char **warnings;
     struct manypath_attach_times times;
@@ -268,17 +268,18 @@ struct manypath_detachment {
 
 /*
  * Begins an attach: log in where no session exists, scan the LUN, read and compare each path's
- * identity, make or join the map. Idempotent. Returns at once. Errors: E_INVALID (with the value named),
- * E_FORKED, E_SYSTEM; everything else is told by manypath_attach_finish(). On success *ret_operation
- * must be handed to manypath_attach_finish().
+ * identity, make or join the map. Idempotent. Returns at once. Errors: E_INVALID (with the value
+ * named), E_FORKED, E_SYSTEM; everything else is told by manypath_attach_finish(). On success
+ * *ret_operation must be handed to manypath_attach_finish().
  */
 MANYPATH_API int manypath_attach_begin(struct manypath *handle,
                                        const struct manypath_attach_request *request,
                                        struct manypath_operation **ret_operation,
                                        struct manypath_error *err);
 
-/* Begins a detach: refuse if in use, flush, remove the map, delete the SCSI devices, log out sessions
- * that no other LUN uses. Detaching what is not attached succeeds. As manypath_attach_begin(). */
+/* Begins a detach: refuse if in use, flush, remove the map, delete the SCSI devices, log out
+ * sessions that no other LUN uses. Detaching what is not attached succeeds. As
+ * manypath_attach_begin(). */
 MANYPATH_API int manypath_detach_begin(struct manypath *handle,
                                        const struct manypath_detach_request *request,
                                        struct manypath_operation **ret_operation,
@@ -297,9 +298,10 @@ MANYPATH_API int manypath_operation_wait(struct manypath_operation *operation, i
 MANYPATH_API void manypath_operation_cancel(struct manypath_operation *operation);
 
 /*
- * Waits for completion, hands out the result and frees the operation. On success *ret_attachment must be
- * freed with manypath_attachment_free(). On failure the error of the volume is in err, and if
- * ret_paths is not NULL the state of each path is handed out too (free with manypath_paths_free()).
+ * Waits for completion, hands out the result and frees the operation. On success *ret_attachment
+ * must be freed with manypath_attachment_free(). On failure the error of the volume is in err, and
+ * if ret_paths is not NULL the state of each path is handed out too (free with
+ * manypath_paths_free()).
  */
 MANYPATH_API int manypath_attach_finish(struct manypath_operation *operation,
                                         struct manypath_attachment **ret_attachment,

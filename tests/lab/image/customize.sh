@@ -14,8 +14,15 @@ rm -rf sound arch/x86/kvm \
     fs/btrfs fs/ocfs2 fs/ceph fs/smb fs/cifs fs/gfs2 fs/reiserfs fs/jfs fs/ubifs fs/f2fs fs/afs fs/nilfs2
 find drivers/net -mindepth 1 -maxdepth 1 ! -name 'dummy.ko*' ! -name 'veth.ko*' -exec rm -rf {} +
 find drivers/scsi -mindepth 1 -maxdepth 1 -type d ! -name device_handler -exec rm -rf {} +
-# Compressed modules (trixie) cost seconds of emulated CPU at every boot.
-find . -name '*.ko.xz' -exec unxz {} +
+# Compressed modules (trixie) cost seconds of emulated CPU at every boot. The guest has no xz, but Python.
+python3 - <<'EOF'
+import lzma
+from pathlib import Path
+
+for packed in Path().rglob("*.ko.xz"):
+    packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+    packed.unlink()
+EOF
 depmod "$kernel"
 
 # --- services: nothing of iSCSI or multipath starts unless the lab's handle asks for it --------------------------
@@ -46,6 +53,9 @@ for unit in \
 do
     ln -sf /dev/null "/etc/systemd/system/$unit"
 done
+# Debian's rule starts iscsid.service for every iSCSI disk (LP 1802354): a second iscsid beside one that a test
+# started directly, and one behind the back of a test that stopped it.
+ln -sf /dev/null /etc/udev/rules.d/70-open-iscsi.rules
 # Nothing to generate: no fstab, no LVM at boot, no kernel-argument mounts. Each generator is a process at boot.
 rm -rf /usr/lib/systemd/system-generators/* /lib/systemd/system-generators/*
 ln -sf /etc/systemd/system/lab.target /etc/systemd/system/default.target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lab.state import Snapshot
 
@@ -23,7 +23,7 @@ def kernel_trouble(lines: Iterable[str]) -> list[str]:
 
 def leaks(before: Snapshot, after: Snapshot) -> list[str]:
     """What differs, in words; empty when all is as before. Identity counts, not state."""
-    kinds = {
+    kinds: dict[str, Callable[[Snapshot], set[tuple[str | int, str]]]] = {
         "iSCSI session": lambda s: {(x.sid, f"{x.sid} {x.iqn} at {x.address}") for x in s.sessions},
         "SCSI device": lambda s: {(x.hctl, f"{x.name} {x.hctl}") for x in s.devices},
         "dm map": lambda s: {(x.name, f"{x.device} {x.name} {x.uuid}") for x in s.maps},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from lab.check import kernel_trouble, leaks
 from lab.daemons import Iscsid, Multipathd
-from lab.iscsiadm import forget_records, logout_all
+from lab.iscsiadm import NO_SESSIONS, forget_records, logout_all
 from lab.kernel_log import KernelLog
 from lab.network import PORT, How, Network, Portal
 from lab.state import Snapshot, snapshot
@@ -65,14 +66,21 @@ class Lab:
         """Wait until udev has handled every event."""
         run("udevadm", "settle", "--timeout=60")
 
+    def log_out(self) -> None:
+        """Log every session out with iscsiadm. iscsid refuses while it reconnects one, so again."""
+
+        def gone() -> bool:
+            return not snapshot().sessions or logout_all().returncode in (0, NO_SESSIONS)
+
+        wait_until(gone, "iscsiadm logged all sessions out", 60)
+        wait_until(lambda: not snapshot().sessions, "all sessions are gone")
+
     # --- the end ---------------------------------------------------------------------------
 
     def problems(self) -> list[str]:
         """What is not as it was at the start; what only needs time to go away gets it."""
-        try:
+        with suppress(AssertionError):
             wait_until(lambda: not leaks(self._before, snapshot()), "clean", SETTLE)
-        except AssertionError:
-            pass
         return leaks(self._before, snapshot()) + kernel_trouble(self.klog())
 
     def close(self) -> None:
@@ -84,8 +92,7 @@ class Lab:
             if not self.iscsid.pid:
                 self.iscsid.stop()
                 self.iscsid.start()
-            logout_all()
-            wait_until(lambda: not snapshot().sessions, "all sessions are gone")
+            self.log_out()
         self.iscsid.stop()
         self._remove_semaphores()
         forget_records()

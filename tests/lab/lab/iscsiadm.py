@@ -10,13 +10,12 @@ from lab.network import Portal
 from lab.target import Chap
 
 DATABASE = Path("/etc/iscsi")
+NO_SESSIONS = 21  # exit status: nothing to log out of
 
 
 def iscsiadm(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run it; the caller judges the status."""
-    return subprocess.run(
-        ["iscsiadm", *arguments], capture_output=True, text=True, timeout=timeout
-    )
+    return subprocess.run(["iscsiadm", *arguments], capture_output=True, text=True, timeout=timeout)
 
 
 def login(
@@ -44,7 +43,7 @@ def login(
 
 
 def logout_all() -> subprocess.CompletedProcess[str]:
-    """Log out every session; status 21 means there was none."""
+    """Ask for the logout of every session, once."""
     return iscsiadm("-m", "session", "-u")
 
 

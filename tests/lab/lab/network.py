@@ -83,7 +83,8 @@ class Network:
         rules = []
         for portal, how in self._cuts.items():
             family = "ip" if portal.family == 4 else "ip6"
-            verdict = "reject with tcp reset" if how == "reject" else "drop"
+            # The resets that a reject makes come through this hook too and must pass.
+            verdict = "tcp flags & rst == 0 reject with tcp reset" if how == "reject" else "drop"
             for side, port in (("daddr", "dport"), ("saddr", "sport")):
                 rules.append(f"{family} {side} {portal.address} tcp {port} {portal.port} {verdict}")
         hook = "type filter hook input priority 0; policy accept;"

@@ -155,7 +155,7 @@ def _map(tpg: TPG, number: int, volume: Volume) -> None:
 
 
 def load_target() -> None:
-    """Load LIO. rtslib does it, not modprobe: it must set LIO's folder before any backend is there."""
+    """Load LIO. Not with modprobe: rtslib must set LIO's folder before any backend is there."""
     RTSRoot()
     FabricModule("iscsi")
 

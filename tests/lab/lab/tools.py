@@ -1,4 +1,4 @@
-"""Running programs and waiting, for the lab itself (the library under test does neither this way)."""
+"""Running programs and waiting, for the lab itself; the library does neither this way."""
 
 from __future__ import annotations
 

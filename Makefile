@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything that is built or downloaded goes below build/; build/cache outlives `make clean`.
+
+PYTHON ?= python3
+FUZZ_SECONDS ?= 10
+
+BUILD := build
+RESULTS := $(BUILD)/results
+VENV := $(BUILD)/venv
+BIN := $(VENV)/bin
+CMAKE := cmake -G Ninja -DMANYPATH_WERROR=ON
+C_FILES = $(shell find native -name '*.[ch]')
+
+.PHONY: help
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+# -- tools -----------------------------------------------------------------------------------------
+
+.PHONY: packages
+packages: ## check the Debian packages needed; install them if root
+	tools/setup.sh
+
+$(VENV)/ready: tools/requirements-dev.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# The package as users get it, in the environment of the tests. Rebuilding is quick: CMake keeps its
+# own build folder.
+.PHONY: install
+install: packages $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    --force-reinstall .
+
+# -- tests -----------------------------------------------------------------------------------------
+
+# The C tests run with sanitizers; cffi loads the shared library of a plain build, as its users do.
+.PHONY: native
+native: packages
+	$(CMAKE) -S . -B $(BUILD)/sanitize -DMANYPATH_BUILD_TESTS=ON -DMANYPATH_SANITIZE=ON
+	cmake --build $(BUILD)/sanitize
+	$(CMAKE) -S . -B $(BUILD)/native
+	cmake --build $(BUILD)/native
+
+.PHONY: unit
+unit: native install ## C tests with sanitizers, tests/unit, tests/abi: neither root nor a VM
+	mkdir -p $(RESULTS)
+	rm -f $(RESULTS)/ctest.xml $(RESULTS)/pytest.xml
+	-ctest --test-dir $(BUILD)/sanitize --output-on-failure --output-junit $(abspath $(RESULTS))/ctest.xml
+	-$(BIN)/pytest -W error --junitxml=$(RESULTS)/pytest.xml tests/unit tests/abi
+	@tools/tally.py $(RESULTS)/ctest.xml $(RESULTS)/pytest.xml
+
+.PHONY: fuzz
+fuzz: packages ## run each fuzz harness for FUZZ_SECONDS
+	CC=clang $(CMAKE) -S . -B $(BUILD)/fuzz -DMANYPATH_FUZZ=ON -DMANYPATH_FUZZ_SECONDS=$(FUZZ_SECONDS)
+	cmake --build $(BUILD)/fuzz
+	mkdir -p $(RESULTS)
+	rm -f $(RESULTS)/fuzz.xml
+	-ctest --test-dir $(BUILD)/fuzz --output-on-failure --output-junit $(abspath $(RESULTS))/fuzz.xml
+	@tools/tally.py $(RESULTS)/fuzz.xml
+
+.PHONY: lint
+lint: install ## ruff, mypy, stubtest, clang-format, generated tables
+	tools/checks.py --junit $(RESULTS)/lint.xml \
+	    '$(BIN)/ruff check .' '$(BIN)/ruff format --check .' $(BIN)/mypy \
+	    '$(BIN)/stubtest manypath._core' \
+	    '$(BIN)/clang-format --dry-run -Werror $(C_FILES)' \
+	    'native/tools/gen_layout.py table --check native/layouts/*.layout'
+
+.PHONY: format
+format: $(VENV)/ready ## rewrite the sources as lint wants them
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+# -- the lab: real iscsid, LIO, multipathd, udevd and kernel in a VM -------------------------------
+
+# TESTS selects guest tests: files, test ids or pytest options, separated by blanks.
+TESTS ?= tests/lab
+LAB_SUITE ?= bookworm
+LAB_TIMEOUT ?= 1800
+LAB_ENV ?=
+STAGE := $(BUILD)/lab/stage
+LAB_PACKAGES := qemu-system-x86 mmdebstrap squashfs-tools-ng uidmap
+BOOT = LAB_SUITE=$(LAB_SUITE) $(BIN)/python tests/lab/boot.py
+
+.PHONY: lab-packages
+lab-packages:
+	tools/setup.sh $(LAB_PACKAGES)
+
+# What the guest gets besides tests/: the package as users install it, the C library, the floor.
+.PHONY: stage
+stage: native $(VENV)/ready
+	rm -rf $(STAGE) $(BUILD)/lab/wheel
+	mkdir -p $(STAGE)/bin $(STAGE)/lib $(STAGE)/include/manypath $(STAGE)/site-packages
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    --wheel-dir $(BUILD)/lab/wheel .
+	$(BIN)/python -m zipfile -e $(BUILD)/lab/wheel/*.whl $(STAGE)/site-packages
+	cp -L $(BUILD)/native/libmanypath.so $(STAGE)/lib/
+	cp native/include/manypath/manypath.h $(STAGE)/include/manypath/
+	install -m 755 tests/lab/manypath.sh $(STAGE)/bin/manypath
+
+.PHONY: lab
+lab: lab-packages stage ## tests in a VM; TESTS=... LAB_SUITE=bookworm|trixie
+	mkdir -p $(RESULTS) $(BUILD)/lab/results
+	rm -f $(RESULTS)/lab-$(LAB_SUITE).xml $(BUILD)/lab/results/junit.xml
+	-$(BOOT) run --timeout $(LAB_TIMEOUT) $(LAB_ENV) -- python3 -m pytest -p no:cacheprovider \
+	    --junitxml=/results/junit.xml $(TESTS)
+	-cp $(BUILD)/lab/results/junit.xml $(RESULTS)/lab-$(LAB_SUITE).xml
+	@tools/tally.py $(RESULTS)/lab-$(LAB_SUITE).xml
+
+.PHONY: lab-shell
+lab-shell: lab-packages stage ## a root shell in the VM, with manypath installed
+	$(BOOT) shell
+
+.PHONY: demo
+demo: lab-packages stage ## the main job, shown: attach over four portals, lose one, detach
+	$(BOOT) run --timeout 600 -- python3 -u tests/lab/demo.py
+
+# -- all of it -------------------------------------------------------------------------------------
+
+# Each suite runs even if one before it failed; the sum at the end decides.
+.PHONY: test
+test: ## lint, unit, short fuzz runs, and the lab in both guests; sums up
+	rm -f $(RESULTS)/*.xml
+	-$(MAKE) lint
+	-$(MAKE) unit
+	-$(MAKE) fake
+	-$(MAKE) fuzz FUZZ_SECONDS=5
+	-$(MAKE) lab LAB_SUITE=bookworm
+	-$(MAKE) lab LAB_SUITE=trixie TESTS="$(TRIXIE_TESTS)"
+	@tools/tally.py $(addprefix $(RESULTS)/,lint.xml ctest.xml pytest.xml fake.xml fuzz.xml \
+	    lab-bookworm.xml lab-trixie.xml)
+
+# -- packages --------------------------------------------------------------------------------------
+
+.PHONY: wheel
+wheel: $(VENV)/ready ## build dist/: the sdist, and the wheel from the sdist
+	$(BIN)/python -m build --outdir dist
+
+.PHONY: clean
+clean: ## remove what was built, keep build/cache
+	rm -rf dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A table or status line; and device numbers through build and parse. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "../src/dm_table.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_parsed(int r, struct mp_table *table)
+{
+    if (r < 0) {
+        assert(r == -EPROTO && table->path_count == 4711);
+        return;
+    }
+    assert(table->path_count <= MP_TABLE_PATHS_MAX);
+    assert((table->path_count == 0) == (table->paths == NULL));
+    assert(memchr(table->handler, '\0', sizeof(table->handler)) != NULL);
+    for (size_t i = 0; i < table->path_count; i++) {
+        assert(table->paths[i].group >= 1 && table->paths[i].group <= 1024);
+        assert(i == 0 || table->paths[i].group - table->paths[i - 1].group <= 1);
+        assert(major(table->paths[i].dev) <= 4095 && minor(table->paths[i].dev) <= 1048575);
+    }
+    mp_table_free(table);
+}
+
+static void parse(const uint8_t *data, size_t size)
+{
+    struct mp_table table = {.path_count = 4711};
+    char *text = malloc(size + 1);
+
+    memcpy(text, data, size);
+    text[size] = '\0';
+    check_parsed(mp_table_parse(text, &table), &table);
+    table = (struct mp_table){.path_count = 4711};
+    check_parsed(mp_table_parse_status(text, &table), &table);
+    free(text);
+}
+
+/* What was built parses to what it was built from. */
+static void round_trip(const uint8_t *data, size_t size)
+{
+    static dev_t paths[MP_TABLE_PATHS_MAX + 1];
+    struct mp_table table;
+    char handler[18] = "";
+    char *params = NULL;
+    size_t count = 0;
+
+    if (size > 0) {
+        size_t length = data[0] % sizeof(handler);
+
+        length = length < size - 1 ? length : size - 1;
+        memcpy(handler, data + 1, length);
+        data += 1 + length;
+        size -= 1 + length;
+    }
+    for (; size >= 5 && count <= MP_TABLE_PATHS_MAX; data += 5, size -= 5, count++)
+        paths[count] = makedev(data[0] | (data[1] & 0x1fu) << 8,
+                               data[2] | (unsigned)data[3] << 8 | (data[4] & 0x1fu) << 16);
+    if (mp_table_build(paths, count, handler, &params) < 0) {
+        assert(params == NULL);
+        return;
+    }
+    assert(mp_table_parse(params, &table) == 0);
+    assert(table.path_count == count && strcmp(table.handler, handler) == 0);
+    assert(!table.queue_if_no_path);
+    for (size_t i = 0; i < count; i++)
+        assert(table.paths[i].dev == paths[i] && table.paths[i].group == 1);
+    mp_table_free(&table);
+    free(params);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    parse(data, size);
+    round_trip(data, size);
+    return 0;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a target answered to INQUIRY for page 0x83. */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "../src/vpd.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check(const uint8_t *data, size_t size)
+{
+    char wwid[MANYPATH_WWID_SIZE] = "untouched";
+    int r = mp_vpd83_wwid(data, size, wwid);
+
+    if (r < 0) {
+        assert(r == -EPROTO || r == -EOPNOTSUPP);
+        assert(strcmp(wwid, "untouched") == 0);
+        return;
+    }
+    size_t length = strnlen(wwid, sizeof(wwid));
+
+    assert(length == 17 || length == 25 || length == 33);
+    assert(wwid[0] == '2' || wwid[0] == '3');
+    if (wwid[0] == '3')
+        assert(wwid[1] == '6' ? length == 33 : length == 17 && (wwid[1] == '5' || wwid[1] == '2'));
+    assert(strspn(wwid, "0123456789abcdef") == length);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    uint8_t page[4096] = {0, 0x83};
+
+    check(data, size);
+    /* Again with a right header, or hardly any input would get further. */
+    if (size > sizeof(page) - 4)
+        size = sizeof(page) - 4;
+    memcpy(page + 4, data, size);
+    page[2] = (uint8_t)(size >> 8);
+    page[3] = (uint8_t)size;
+    check(page, 4 + size);
+    return 0;
+}

@@ -1,0 +1,642 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host that does not exist: sysfs and /dev as files, the kernel's side of writing to them, a
+device-mapper in memory (dm.py) and a scripted iscsid (iscsid.py).
+
+    with FakeHost(library, tmp_path) as host:
+        volume = host.export(iqn, lun=1)
+        attachment = host.handle.attach(host.targets(volume, 4)).finish()
+
+Every call of the library into the fake kernel passes a *point*: "scan", "delete", "inquiry", "size",
+"open" (exclusive), "fsync", and "dm.create" and so on. At points tests make things fail, block or happen:
+
+    host.fail("dm.load", errno.EBUSY, times=3)
+    gate = host.block("inquiry", "sda")    # ... gate.reached(); gate.release()
+    host.call("dm.create", lambda: host.dm.make(...))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fake.dm import MAJOR, Dev, FakeDm, Map
+from fake.iscsid import FakeIscsid, Session
+from fake.library import Handle, Library, Target, ffi
+
+IQN = "iqn.2010-10.org.example:vol"
+SIZE = 1 << 30
+SAFETY = 30.0  # seconds after which a blocked call goes on, should a test forget it
+
+_numbers = itertools.count()
+
+
+def until(condition: Callable[[], Any], seconds: float = 5.0) -> bool:
+    """Wait for something that nobody announces."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > limit:
+            return bool(condition())
+        time.sleep(0.002)
+    return True
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What a target offers: who it is, and how large."""
+
+    number: str  # 32 hexadecimal digits, NAA 6
+    size: int = SIZE
+
+    @property
+    def wwid(self) -> str:
+        return f"3{self.number}"
+
+    @property
+    def uuid(self) -> str:
+        return f"mpath-{self.wwid}"
+
+    def page_83(self) -> bytes:
+        designator = bytes([1, 3, 0, 16]) + bytes.fromhex(self.number)
+        return bytes([0, 0x83, 0, len(designator)]) + designator
+
+
+def new_volume(size: int = SIZE) -> Volume:
+    return Volume(f"6001405{next(_numbers):025x}", size)
+
+
+@dataclass
+class Disk:
+    name: str
+    dev: Dev
+    address: tuple[int, int, int, int]  # H:C:T:L
+    session: KernelSession
+    volume: Volume
+    folder: Path
+    claimed: bool = False  # by a file system
+    present: bool = False  # its block device is there
+
+    @property
+    def hctl(self) -> str:
+        return ":".join(map(str, self.address))
+
+
+@dataclass
+class KernelSession:
+    sid: int
+    host: int
+    iqn: str
+    address: str
+    port: int
+    folder: Path
+    disks: dict[int, Disk] = field(default_factory=dict)
+
+
+class Gate:
+    """Where calls are held."""
+
+    def __init__(self) -> None:
+        self._entered = threading.Semaphore(0)
+        self._open = threading.Event()
+
+    def __call__(self) -> int:
+        self._entered.release()
+        self._open.wait(SAFETY)
+        return 0
+
+    def reached(self, seconds: float = 5.0) -> bool:
+        return self._entered.acquire(timeout=seconds)
+
+    def release(self) -> None:
+        self._open.set()
+
+
+@dataclass
+class Rule:
+    point: str
+    subject: str | None
+    action: Callable[[], int | None]
+    times: int | None
+
+
+def no_delay(disk: Disk) -> float | None:
+    return 0.0
+
+
+class FakeHost:
+    """See the module. `device_delay(disk)` tells how long after the scan a block device appears: 0 is
+    within it, None is when the test calls appear().
+    """
+
+    current: FakeHost | None = None
+
+    def __init__(self, library: Library, root: Path, **iscsid: Any) -> None:
+        self.library = library
+        self.root = root
+        self.sys, self.dev, self.run = root / "sys", root / "dev", root / "run"
+        self.lock = threading.RLock()
+        self.dm = FakeDm(self)
+        self.sessions: dict[int, KernelSession] = {}
+        self.disks: dict[str, Disk] = {}
+        self.calls: list[tuple[str, str]] = []  # points passed, and their subject
+        self.failures: list[BaseException] = []
+        self.device_delay: Callable[[Disk], float | None] = no_delay
+        self.events = True  # tell of new block devices
+        self._rules: list[Rule] = []
+        self._gates: list[Gate] = []
+        self._exports: dict[tuple[str, int, str | None], Volume] = {}
+        self._host_numbers = itertools.count(3)
+        self._disk_numbers = itertools.count()
+        self._sockets: list[socket.socket] = []
+        self._listeners: list[socket.socket] = []
+        self._timers: list[threading.Timer] = []
+        self._handles: list[Handle] = []
+        for name in ("iscsi_session", "iscsi_connection", "scsi_host", "scsi_device"):
+            (self.sys / "class" / name).mkdir(parents=True)
+        for folder in ("sys/devices/platform", "sys/devices/virtual/block", "sys/block", "run"):
+            (root / folder).mkdir(parents=True)
+        for folder in ("sys/dev/block", "dev/mapper", "layouts", "multipath"):
+            (root / folder).mkdir(parents=True)
+        (self.dev / "mapper" / "control").touch()
+        self.name = f"mp-fake-{os.getpid()}-{next(_numbers)}"
+        self.set_iscsid_pid(os.getpid())
+        self.iscsid = FakeIscsid(
+            self.name, on_login=self._on_login, on_logout=self._on_logout, **iscsid
+        )
+
+    # --- for tests: running ----------------------------------------------------------------------
+
+    def __enter__(self) -> FakeHost:
+        install(self.library)
+        FakeHost.current = self
+        self.iscsid.start()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for gate in self._gates:
+            gate.release()
+        self._rules.clear()
+        for timer in self._timers:
+            timer.cancel()
+        for handle in self._handles:
+            if handle.c != ffi.NULL:
+                handle.close()
+        wedged = self.iscsid.blocked
+        self.iscsid.__exit__(kind, error, trace)
+        for item in self._sockets + self._listeners:
+            item.close()
+        # jobs that were abandoned may still be on their way out
+        until(lambda: not worker_threads(), 5.0)
+        FakeHost.current = None
+        if error is None:
+            assert not self.failures, self.failures
+            assert not wedged, "iscsid was left waiting for the rest of a request"
+            whole = [r for r in self.iscsid.requests if r.size and not r.extra]
+            lacking = [r for r in whole if not r.eof and r.outcome != "reading"]
+            assert not lacking, f"requests without SHUT_WR: {lacking}"
+
+    def open(self, **options: str | int) -> Handle:
+        """One more handle on this host."""
+        given: dict[str, str | int] = {
+            "sysfs_root": str(self.sys),
+            "dev_root": str(self.dev),
+            "iscsid_socket": self.name,
+            "iscsid_pidfile": str(self.run / "iscsid.pid"),
+            "layout_dir": str(self.root / "layouts"),
+            "multipath_dir": str(self.root / "multipath"),
+            "multipathd_socket": f"{self.name}-multipathd",
+            "multipathd_pidfile": str(self.run / "multipathd.pid"),
+            "daemon_uid": os.geteuid(),
+        }
+        handle = Handle(self.library, **{**given, **options})
+        self._handles.append(handle)
+        return handle
+
+    @property
+    def handle(self) -> Handle:
+        """The usual one."""
+        if not self._handles:
+            self.open()
+        return self._handles[0]
+
+    def set_iscsid_pid(self, pid: int) -> None:
+        """A process that exists: the library takes its start time from /proc."""
+        (self.run / "iscsid.pid").write_text(f"{pid}\n")
+
+    # --- for tests: what targets offer -----------------------------------------------------------
+
+    def export(
+        self, iqn: str = IQN, lun: int = 1, volume: Volume | None = None, address: str | None = None
+    ) -> Volume:
+        """Offer a volume through all portals, or through one."""
+        volume = volume or new_volume()
+        self._exports[iqn, lun, address] = volume
+        return volume
+
+    def targets(self, count: int = 1, *, iqn: str = IQN, lun: int = 1, port: int = 3260) -> list[Target]:
+        """Portals 127.0.1.1 and so on: nobody listens there, but iscsid says that somebody does."""
+        return [Target(f"127.0.1.{i + 1}", port, iqn, lun) for i in range(count)]
+
+    def listen(self, count: int = 1, *, iqn: str = IQN, lun: int = 1) -> list[Target]:
+        """Portals that accept TCP connections, for logins that take their time."""
+        made = []
+        for _ in range(count):
+            listener = socket.create_server(("127.0.0.1", 0))
+            self._listeners.append(listener)
+            made.append(Target("127.0.0.1", listener.getsockname()[1], iqn, lun))
+        return made
+
+    def add_session(self, target: Target) -> KernelSession:
+        """A session from before."""
+        fields = {"target_name": target.iqn, "address": target.address, "port": target.port}
+        session = self.iscsid.add_session(**fields, iface_name="default")
+        self._on_login(session)
+        return self.sessions[session.sid]
+
+    def add_disk(self, session: KernelSession, lun: int) -> Disk:
+        """A disk from before."""
+        self.scan(session.host, 0, 0, lun)
+        return session.disks[lun]
+
+    @property
+    def clean(self) -> bool:
+        return not self.sessions and not self.disks and not self.dm.maps
+
+    @property
+    def logins(self) -> int:
+        return len(self.iscsid.of(1))
+
+    # --- for tests: points -----------------------------------------------------------------------
+
+    def call(
+        self,
+        point: str,
+        action: Callable[[], int | None],
+        subject: str | None = None,
+        times: int | None = 1,
+    ) -> None:
+        """Run it when the library comes here; what it returns, if negative, is the result."""
+        self._rules.append(Rule(point, subject, action, times))
+
+    def fail(
+        self, point: str, number: int, subject: str | None = None, times: int | None = 1
+    ) -> None:
+        self.call(point, lambda: -number, subject, times)
+
+    def block(self, point: str, subject: str | None = None, times: int | None = 1) -> Gate:
+        gate = Gate()
+        self._gates.append(gate)
+        self.call(point, gate, subject, times)
+        return gate
+
+    def point(self, name: str, subject: str) -> int:
+        with self.lock:
+            self.calls.append((name, subject))
+            for rule in self._rules:
+                if rule.point == name and rule.subject in (None, subject):
+                    break
+            else:
+                return 0
+            if rule.times is not None:
+                rule.times -= 1
+                if rule.times == 0:
+                    self._rules.remove(rule)
+        return rule.action() or 0
+
+    def passed(self, name: str) -> list[str]:
+        with self.lock:
+            return [subject for point, subject in self.calls if point == name]
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    def _on_login(self, item: Session) -> None:
+        fields = item.fields
+        with self.lock:
+            number = next(self._host_numbers)
+            sid, name = item.sid, f"session{item.sid}"
+            folder = self.sys / f"devices/platform/host{number}/{name}"
+            session = KernelSession(
+                sid, number, fields["target_name"], fields["address"], fields["port"], folder
+            )
+            attributes = folder / "iscsi_session" / name
+            attributes.mkdir(parents=True)
+            (attributes / "targetname").write_text(f"{session.iqn}\n")
+            (attributes / "state").write_text("LOGGED_IN\n")
+            (attributes / "device").symlink_to("../..")
+            connection = folder / f"connection{sid}:0" / "iscsi_connection" / f"connection{sid}:0"
+            connection.mkdir(parents=True)
+            (connection / "persistent_address").write_text(f"{session.address}\n")
+            (connection / "persistent_port").write_text(f"{session.port}\n")
+            scsi_host = folder.parent / "scsi_host" / f"host{number}"
+            scsi_host.mkdir(parents=True)
+            (scsi_host / "scan").touch()
+            for kind, path in (
+                ("scsi_host", scsi_host),
+                ("iscsi_connection", connection),
+                ("iscsi_session", attributes),
+            ):
+                self._link(self.sys / "class" / kind / path.name, path)
+            self.sessions[sid] = session
+
+    def set_state(self, session: KernelSession, text: str) -> None:
+        name = f"session{session.sid}"
+        path = session.folder / "iscsi_session" / name / "state"
+        new = path.with_name("state.new")
+        new.write_text(f"{text}\n")
+        new.replace(path)
+
+    def state(self, session: KernelSession) -> str:
+        name = f"session{session.sid}"
+        return (session.folder / "iscsi_session" / name / "state").read_text().strip()
+
+    def _on_logout(self, item: Session) -> None:
+        with self.lock:
+            session = self.sessions.pop(item.sid)
+            for disk in list(session.disks.values()):
+                self._vanish(disk)
+            names = (f"session{item.sid}", f"connection{item.sid}:0", f"host{session.host}")
+            for kind, name in zip(
+                ("iscsi_session", "iscsi_connection", "scsi_host"), names, strict=True
+            ):
+                (self.sys / "class" / kind / name).unlink()
+            shutil.rmtree(session.folder.parent)
+
+    # --- disks -----------------------------------------------------------------------------------
+
+    def scan(self, number: int, channel: int, target: int, lun: int) -> int:
+        """As the kernel: nothing while the session is not logged in, nothing for what is there."""
+        with self.lock:
+            session = next((s for s in self.sessions.values() if s.host == number), None)
+            if session is None or self.state(session) != "LOGGED_IN" or lun in session.disks:
+                return 0
+            volume = self._exports.get((session.iqn, lun, session.address))
+            volume = volume or self._exports.get((session.iqn, lun, None))
+            if volume is None:
+                return 0
+            index = next(self._disk_numbers)
+            address = (number, channel, target, lun)
+            folder = session.folder / f"target{number}:{channel}:{target}"
+            folder /= f"{number}:{channel}:{target}:{lun}"
+            disk = Disk(
+                disk_name(index), (8, 16 * index), address, session, volume, folder
+            )
+            folder.mkdir(parents=True)
+            for name, text in (("state", "running"), ("dh_state", "alua"), ("delete", "")):
+                (folder / name).write_text(f"{text}\n")
+            entry = self.sys / "class" / "scsi_device" / disk.hctl
+            entry.mkdir()
+            self._link(entry / "device", folder)
+            session.disks[lun] = disk
+        delay = self.device_delay(disk)
+        if delay is None:
+            return 0
+        if delay == 0.0:
+            self.appear(disk)
+            return 0
+        timer = threading.Timer(delay, self.appear, (disk,))
+        timer.daemon = True
+        self._timers.append(timer)
+        timer.start()
+        return 0
+
+    def appear(self, disk: Disk, *, event: bool | None = None) -> None:
+        """The block device, and the kernel's word."""
+        with self.lock:
+            if disk.session.disks.get(disk.address[3]) is not disk:
+                return
+            block = disk.folder / "block" / disk.name
+            (block / "holders").mkdir(parents=True)
+            (block / "size").write_text(f"{disk.volume.size // 512}\n")
+            new = block / "dev.new"
+            new.write_text(f"{disk.dev[0]}:{disk.dev[1]}\n")
+            new.rename(block / "dev")
+            self._link(self.sys / "block" / disk.name, block)
+            self._link(self.sys / f"dev/block/{disk.dev[0]}:{disk.dev[1]}", block)
+            (self.dev / disk.name).touch()
+            self.disks[disk.name] = disk
+            disk.present = True
+        if self.events if event is None else event:
+            self.announce(disk)
+
+    def announce(self, disk: Disk, action: str = "add") -> None:
+        path = f"/{(disk.folder / 'block' / disk.name).relative_to(self.sys)}"
+        numbers = (f"MAJOR={disk.dev[0]}", f"MINOR={disk.dev[1]}", f"DEVNAME={disk.name}")
+        pairs = (f"ACTION={action}", f"DEVPATH={path}", "SUBSYSTEM=block", *numbers, "DEVTYPE=disk")
+        self.uevent("\0".join((f"{action}@{path}", *pairs)) + "\0")
+
+    def uevent(self, text: str) -> None:
+        with self.lock:
+            sockets = list(self._sockets)
+        for item in sockets:
+            with contextlib.suppress(ConnectionError):
+                item.send(text.encode())
+
+    def _vanish(self, disk: Disk) -> None:
+        """With the lock held."""
+        del disk.session.disks[disk.address[3]]
+        shutil.rmtree(self.sys / "class" / "scsi_device" / disk.hctl)
+        if disk.present:
+            (self.sys / "block" / disk.name).unlink()
+            (self.sys / f"dev/block/{disk.dev[0]}:{disk.dev[1]}").unlink()
+            (self.dev / disk.name).unlink()
+            del self.disks[disk.name]
+        shutil.rmtree(disk.folder)
+        with contextlib.suppress(OSError):  # another LUN of the target
+            disk.folder.parent.rmdir()
+
+    def disk_of(self, dev: Dev) -> Disk | None:
+        return next((disk for disk in self.disks.values() if disk.dev == dev), None)
+
+    # --- maps, told by dm.py with the lock held --------------------------------------------------
+
+    def _map_folder(self, item: Map) -> Path:
+        return self.sys / "devices/virtual/block" / item.device
+
+    def map_appears(self, item: Map) -> None:
+        folder = self._map_folder(item)
+        (folder / "dm").mkdir(parents=True)
+        (folder / "holders").mkdir()
+        (folder / "dm" / "uuid").write_text(f"{item.uuid}\n")
+        (folder / "dm" / "name").write_text(f"{item.name}\n")
+        (folder / "dev").write_text(f"{MAJOR}:{item.minor}\n")
+        (folder / "size").write_text("0\n")
+        self._link(self.sys / "block" / item.device, folder)
+        self._link(self.sys / f"dev/block/{MAJOR}:{item.minor}", folder)
+        (self.dev / item.device).touch()
+
+    def map_changes(self, item: Map) -> None:
+        assert item.active is not None
+        (self._map_folder(item) / "size").write_text(f"{item.active.sectors}\n")
+        for disk in self.disks.values():
+            holder = disk.folder / "block" / disk.name / "holders" / item.device
+            if disk.dev in item.members and not holder.is_symlink():
+                self._link(holder, self._map_folder(item))
+            elif disk.dev not in item.members and holder.is_symlink():
+                holder.unlink()
+
+    def map_vanishes(self, item: Map) -> None:
+        for disk in self.disks.values():
+            holder = disk.folder / "block" / disk.name / "holders" / item.device
+            holder.unlink(missing_ok=True)
+        (self.sys / "block" / item.device).unlink()
+        (self.sys / f"dev/block/{MAJOR}:{item.minor}").unlink()
+        (self.dev / item.device).unlink()
+        shutil.rmtree(self._map_folder(item))
+
+    def _link(self, path: Path, to: Path) -> None:
+        path.symlink_to(os.path.relpath(to, path.parent))
+
+    # --- hooks: called by the library's threads --------------------------------------------------
+
+    def dm_ioctl(self, request: int, argument: Any) -> int:
+        size = int.from_bytes(ffi.buffer(argument, 16)[12:16], "little")
+        return self.dm.ioctl(request, memoryview(ffi.buffer(argument, size)).cast("B"))
+
+    def inquiry(self, path: Any, page_code: int, page: Any, size: int) -> int:
+        name = self._node(path)
+        result = self.point("inquiry", name)
+        if result < 0:
+            return result
+        disk = self.disks.get(name)
+        if disk is None:
+            return -errno.ENODEV
+        assert page_code == 0x83
+        data = disk.volume.page_83()[:size]
+        ffi.memmove(page, data, len(data))
+        return len(data)
+
+    def size(self, path: Any, ret_bytes: Any) -> int:
+        name = self._node(path)
+        result = self.point("size", name)
+        if result == 0:
+            disk = self.disks.get(name)
+            if disk is None:
+                return -errno.ENODEV
+            ret_bytes[0] = disk.volume.size
+        return result
+
+    def identity_check(self, path: Any, dev: int) -> int:
+        disk = self.disks.get(self._node(path))
+        return 0 if disk is not None and os.makedev(*disk.dev) == dev else -errno.ENODEV
+
+    def uevent_open(self) -> int:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setblocking(False)
+        with self.lock:
+            self._sockets.append(ours)
+        return theirs.detach()
+
+    def attribute(self, path: Any, text: Any) -> int:
+        """A write to scan or delete."""
+        name, written = ffi.string(path).decode(), ffi.string(text).decode()
+        found = re.search(r"/host(\d+)/scan$", name)
+        if found is not None:
+            numbers = [int(word) for word in written.split()]
+            result = self.point("scan", ":".join(map(str, (int(found[1]), *numbers))))
+            return result or self.scan(int(found[1]), *numbers)
+        assert written == "1"
+        with self.lock:
+            every = (d for s in self.sessions.values() for d in s.disks.values())
+            disk = next((d for d in every if d.folder == Path(name).parent), None)
+        if disk is None:
+            return -errno.ENODEV
+        result = self.point("delete", disk.name)
+        with self.lock:
+            if result == 0 and disk.session.disks.get(disk.address[3]) is not disk:
+                return -errno.ENODEV
+            if result == 0:
+                self._vanish(disk)
+        return result
+
+    def open_exclusive(self, path: Any) -> int:
+        name = self._node(path)
+        result = self.point("open", name)
+        disk = self.disks.get(name)
+        if result == 0 and disk is not None:
+            held = any(disk.dev in item.members for item in self.dm.maps.values())
+            return -errno.EBUSY if disk.claimed or held else 0
+        return result
+
+    def fsync(self, path: Any) -> int:
+        name = self._node(path)
+        return self.point("fsync", name)
+
+    def _node(self, path: Any) -> str:
+        text: str = ffi.string(path).decode()
+        return text.removesuffix(" (deleted)").rsplit("/", 1)[-1]
+
+
+def disk_name(index: int) -> str:
+    name = ""
+    index += 1
+    while index:
+        index, digit = divmod(index - 1, 26)
+        name = chr(ord("a") + digit) + name
+    return f"sd{name}"
+
+
+def threads() -> dict[int, str]:
+    """This process's threads and their names, Python's and others."""
+    found = {}
+    for item in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found[int(item.name)] = (item / "comm").read_text().strip()
+    return found
+
+
+def worker_threads() -> int:
+    """Threads that Python did not start."""
+    known = {thread.native_id for thread in threading.enumerate()}
+    return len(set(threads()) - known) - _others
+
+
+_others = 0  # started by run-time libraries before the first test
+_installed: list[Any] = []
+
+
+def install(library: Library) -> None:
+    """The hooks, once; they serve whichever host is current."""
+    global _others  # noqa: PLW0603
+    if _installed:
+        return
+    _others = worker_threads()
+    hooks = ffi.new("struct mp_fake_hooks *")
+    for name, kind in ffi.typeof("struct mp_fake_hooks").fields:
+        function = ffi.callback(kind.type, _hook(name))
+        setattr(hooks, name, function)
+        _installed.append(function)
+    library.c.mp_fake_install(hooks)
+
+
+def _hook(name: str) -> Callable[..., int]:
+    def hook(*arguments: Any) -> int:
+        host = FakeHost.current
+        if host is None:
+            return -errno.ENODEV
+        try:
+            result: int = getattr(host, name)(*arguments)
+        except BaseException as error:  # noqa: BLE001
+            host.failures.append(error)
+            return -errno.EIO
+        return result
+
+    return hook
+
+
+@contextlib.contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """What is inside may take this long."""
+    begin = time.monotonic()
+    yield
+    taken = time.monotonic() - begin
+    assert taken <= seconds, f"took {taken:.3f} s instead of at most {seconds} s"

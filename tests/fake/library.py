@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libmanypath_fake.so: the C library with the kernel replaced (seams.c), built and driven by cffi.
+
+MANYPATH_FAKE_SANITIZE=address or =thread builds it with sanitizers; their run-time must then be
+preloaded, which preload() says how to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import cffi
+
+PROJECT = Path(__file__).resolve().parents[2]
+NATIVE = PROJECT / "native"
+SEAMS = Path(__file__).with_name("seams.c")
+
+sys.path.insert(0, str(PROJECT / "tests" / "abi"))
+
+from header import declarations  # noqa: E402
+
+HOOKS = """
+struct mp_fake_hooks {
+    int (*dm_ioctl)(unsigned long request, void *argument);
+    int (*inquiry)(const char *path, int page_code, uint8_t *page, int size);
+    int (*size)(const char *path, uint64_t *ret_bytes);
+    int (*identity_check)(const char *path, uint64_t dev);
+    int (*uevent_open)(void);
+    int (*attribute)(const char *path, const char *text);
+    int (*open_exclusive)(const char *path);
+    int (*fsync)(const char *path);
+};
+void mp_fake_install(const struct mp_fake_hooks *all);
+"""
+
+SANITIZERS = {
+    "": [],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "thread": ["-fsanitize=thread"],
+}
+RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so"}
+
+
+# --- building -------------------------------------------------------------------------------------
+
+
+def preload(sanitizer: str) -> str | None:
+    """None, or what LD_PRELOAD lacks for this sanitizer."""
+    if not sanitizer or RUNTIMES[sanitizer] in os.environ.get("LD_PRELOAD", ""):
+        return None
+    found = subprocess.run(
+        ["cc", f"-print-file-name={RUNTIMES[sanitizer]}"], check=True, capture_output=True
+    )
+    return found.stdout.decode().strip()
+
+
+def build(folder: Path, sanitizer: str = "") -> Path:
+    """Compile and link, unless the folder has the library of exactly these sources."""
+    sources = [*sorted((NATIVE / "src").glob("*.c")), SEAMS]
+    headers = sorted(NATIVE.glob("**/*.h"))
+    included = sorted((NATIVE / "src").glob("*.inc"))
+    flags = ["-std=c11", "-D_GNU_SOURCE", '-DMANYPATH_VERSION="0"', "-fPIC", "-pthread", "-g"]
+    flags += ["-O1", "-fno-omit-frame-pointer", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    flags += [f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}", *SANITIZERS[sanitizer]]
+    wraps = [f"-Wl,--wrap={name}" for name in ("write", "open", "fsync")]
+    digest = hashlib.sha256(repr(flags + wraps).encode())
+    for path in [*sources, *headers, *included]:
+        digest.update(path.read_bytes())
+    target = folder / f"libmanypath_fake{'-' if sanitizer else ''}{sanitizer}.so"
+    stamp = target.with_suffix(".sha256")
+    if target.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
+        return target
+    objects = folder / f"objects-{os.getpid()}"
+    objects.mkdir(parents=True)
+    made = [objects / f"{path.stem}.o" for path in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for each in [
+            pool.submit(subprocess.run, ["cc", *flags, "-c", "-o", to, path], check=True)
+            for path, to in zip(sources, made, strict=True)
+        ]:
+            each.result()
+    new = objects / target.name
+    subprocess.run(["cc", *flags, "-shared", *wraps, "-o", new, *made], check=True)
+    new.replace(target)
+    stamp.write_text(digest.hexdigest())
+    shutil.rmtree(objects)
+    return target
+
+
+# --- the library as Python sees it ----------------------------------------------------------------
+
+ffi = cffi.FFI()
+
+
+class Target(NamedTuple):
+    address: str
+    port: int
+    iqn: str
+    lun: int
+
+
+class Failure(Exception):  # noqa: N818
+    """A struct manypath_error; `paths` where the function hands them out."""
+
+    def __init__(self, error: SimpleNamespace, paths: Sequence[Any] = ()) -> None:
+        super().__init__(f"{error.code} in {error.phase}: {error.message}")
+        self.code: str = error.code
+        self.phase: str = error.phase
+        self.errno: int = error.sys_errno
+        self.iscsid_code: int = error.iscsid_code
+        self.address: str = error.address
+        self.port: int = error.port
+        self.message: str = error.message
+        self.paths = list(paths)
+
+
+STATES = ("FAILED", "PENDING", "ACTIVE", "INACTIVE")
+
+
+class Library:
+    def __init__(self, path: Path) -> None:
+        ffi.cdef(declarations() + HOOKS)
+        self.c: Any = ffi.dlopen(str(path))
+
+    def plain(self, value: Any) -> SimpleNamespace:
+        """A struct as attributes: text, numbers, and structs in it; no pointers."""
+        made = SimpleNamespace()
+        kind = ffi.typeof(value)
+        for name, field in (kind.item if kind.kind == "pointer" else kind).fields:
+            item = getattr(value, name)
+            if field.type.kind == "array":
+                item = ffi.string(item).decode()
+            elif field.type.kind == "struct":
+                item = self.plain(item)
+            elif field.type.kind == "pointer":
+                continue
+            setattr(made, name, item)
+        if hasattr(made, "retryable"):
+            made.code = ffi.string(self.c.manypath_code_name(made.code)).decode()
+            made.phase = ffi.string(self.c.manypath_phase_name(made.phase)).decode()
+        return made
+
+    def paths(self, array: Any, count: int) -> list[SimpleNamespace]:
+        found = [self.plain(array[i]) for i in range(count)]
+        for path in found:
+            path.state = STATES[path.state]
+        return found
+
+    def texts(self, array: Any, count: int) -> list[str]:
+        return [ffi.string(array[i]).decode() for i in range(count)]
+
+
+class Handle:
+    """A struct manypath."""
+
+    def __init__(self, library: Library, **options: str | int) -> None:
+        self.library = library
+        self.log: list[str] = []
+        self._begin = time.monotonic()
+        self._log = ffi.callback("manypath_log_fn", self._keep)
+        given = ffi.new("struct manypath_options *")
+        kept = []
+        for name, value in options.items():
+            if isinstance(value, str):
+                kept.append(ffi.new("char[]", value.encode()))
+                setattr(given, name, kept[-1])
+            else:
+                setattr(given, name, value)
+        given.log = self._log
+        given.log_level = library.c.MANYPATH_LOG_DEBUG
+        made = ffi.new("struct manypath **")
+        error = ffi.new("struct manypath_error *")
+        if library.c.manypath_open(given, made, error) != 0:
+            raise Failure(library.plain(error))
+        self.c = made[0]
+
+    def _keep(self, userdata: Any, level: int, message: Any) -> None:
+        text = ffi.string(message).decode()
+        self.log.append(text)
+        print(f"{time.monotonic() - self._begin:8.3f} log {text}")
+
+    def close(self) -> None:
+        made, self.c = self.c, ffi.NULL
+        self.library.c.manypath_close(made)
+
+    def attach(
+        self, targets: Iterable[Target], timeout: float = 10.0, min_paths: int = 0
+    ) -> Operation:
+        return Operation(self, "attach", list(targets), timeout, min_paths=min_paths)
+
+    def detach(self, targets: Iterable[Target], timeout: float = 10.0) -> Operation:
+        return Operation(self, "detach", list(targets), timeout)
+
+    def inventory(self) -> SimpleNamespace:
+        c = self.library.c
+        made = ffi.new("struct manypath_inventory **")
+        error = ffi.new("struct manypath_error *")
+        if c.manypath_inventory_read(self.c, made, error) != 0:
+            raise Failure(self.library.plain(error))
+        found = made[0]
+        result = self.library.plain(found)
+        for name in ("session", "disk", "map"):
+            array, count = getattr(found, f"{name}s"), getattr(found, f"{name}_count")
+            setattr(result, f"{name}s", [self.library.plain(array[i]) for i in range(count)])
+        c.manypath_inventory_free(found)
+        return result
+
+
+class Operation:
+    def __init__(
+        self, handle: Handle, kind: str, targets: list[Target], timeout: float, **fields: int
+    ) -> None:
+        self.handle = handle
+        self.kind = kind
+        self.timeout = timeout
+        self.begun = time.monotonic()
+        library = handle.library
+        array = ffi.new("struct manypath_target[]", len(targets))
+        kept = []
+        for item, target in zip(array, targets, strict=True):
+            address, iqn = (ffi.new("char[]", text.encode()) for text in (target[0], target[2]))
+            kept += [address, iqn]
+            item.address, item.port, item.iqn, item.lun = address, target.port, iqn, target.lun
+        request = ffi.new(f"struct manypath_{kind}_request *")
+        request.targets, request.target_count = array, len(targets)
+        request.timeout_ms = round(timeout * 1000)
+        for name, value in fields.items():
+            setattr(request, name, value)
+        made = ffi.new("struct manypath_operation **")
+        error = ffi.new("struct manypath_error *")
+        begin = getattr(library.c, f"manypath_{kind}_begin")
+        if begin(handle.c, request, made, error) != 0:
+            raise Failure(library.plain(error))
+        self.c = made[0]
+
+    def wait(self, seconds: float) -> bool:
+        """True if it is complete."""
+        result: int = self.handle.library.c.manypath_operation_wait(self.c, round(seconds * 1000))
+        return result == 0
+
+    def cancel(self) -> None:
+        self.handle.library.c.manypath_operation_cancel(self.c)
+
+    def finish(self, limit: float | None = None) -> SimpleNamespace:
+        """The result. Never waits more than a second beyond the operation's own timeout."""
+        limit = self.timeout + 1.0 if limit is None else limit
+        left = self.begun + limit - time.monotonic()
+        assert self.wait(max(left, 0.0)), f"{self.kind} is not complete after {limit} s"
+        library, c = self.handle.library, self.handle.library.c
+        error = ffi.new("struct manypath_error *")
+        made = ffi.new(f"struct manypath_{self.kind}ment **")
+        operation, self.c = self.c, ffi.NULL
+        if self.kind == "detach":
+            if c.manypath_detach_finish(operation, made, error) != 0:
+                raise Failure(library.plain(error))
+            result = library.plain(made[0])
+            result.warnings = library.texts(made[0].warnings, made[0].warning_count)
+            c.manypath_detachment_free(made[0])
+            return result
+        paths = ffi.new("struct manypath_path **")
+        count = ffi.new("size_t *")
+        if c.manypath_attach_finish(operation, made, paths, count, error) != 0:
+            found = library.paths(paths[0], count[0])
+            c.manypath_paths_free(paths[0])
+            raise Failure(library.plain(error), found)
+        result = library.plain(made[0])
+        result.paths = library.paths(made[0].paths, made[0].path_count)
+        result.warnings = library.texts(made[0].warnings, made[0].warning_count)
+        c.manypath_attachment_free(made[0])
+        return result
+
+    def failure(self, limit: float | None = None) -> Failure:
+        try:
+            result = self.finish(limit)
+        except Failure as error:
+            return error
+        raise AssertionError(f"it succeeded: {result}")

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Linked with native/src/ into libmanypath_fake.so: what the library asks of the kernel is asked of
+ * tests/fake/host.py instead. Weak functions of the library are overridden here; write(), open() and
+ * fsync() are wrapped by the linker (--wrap) and go on to the real ones unless they concern the fake
+ * host. Hooks are called in the library's own threads; they return 0 or a negative errno.
+ */
+#include "dm.h"
+#include "identity.h"
+#include "scsi.h"
+#include "uevent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <scsi/sg.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct mp_fake_hooks {
+    int (*dm_ioctl)(unsigned long request, void *argument);
+    /* Returns the length of the page written to `page`. */
+    int (*inquiry)(const char *path, int page_code, uint8_t *page, int size);
+    int (*size)(const char *path, uint64_t *ret_bytes);
+    int (*identity_check)(const char *path, uint64_t dev);
+    int (*uevent_open)(void); /* returns a descriptor */
+    int (*attribute)(const char *path, const char *text);
+    int (*open_exclusive)(const char *path);
+    int (*fsync)(const char *path);
+};
+
+/* Set once, before the library is used. */
+static struct mp_fake_hooks hooks;
+
+__attribute__((visibility("default"))) void mp_fake_install(const struct mp_fake_hooks *all);
+
+void mp_fake_install(const struct mp_fake_hooks *all)
+{
+    hooks = *all;
+}
+
+static bool path_of(int fd, char *path, size_t size)
+{
+    char link[64];
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, size - 1);
+
+    if (length < 0)
+        return false;
+    path[length] = '\0';
+    return true;
+}
+
+int mp_dm_ioctl(int fd, unsigned long request, void *argument)
+{
+    (void)fd;
+    return hooks.dm_ioctl(request, argument);
+}
+
+static int inquire(const char *path, struct sg_io_hdr *io)
+{
+    int length = hooks.inquiry(path, io->cmdp[2], io->dxferp, (int)io->dxfer_len);
+
+    if (length < 0)
+        return length;
+    io->resid = (int)io->dxfer_len - length;
+    return 0;
+}
+
+int mp_scsi_ioctl(int fd, unsigned long request, void *argument)
+{
+    char path[PATH_MAX];
+
+    if (!path_of(fd, path, sizeof path))
+        return -EBADF;
+    if (request == SG_IO)
+        return inquire(path, argument);
+    return request == BLKGETSIZE64 ? hooks.size(path, argument) : -ENOTTY;
+}
+
+bool mp_identity_check(int fd, dev_t dev)
+{
+    char path[PATH_MAX];
+
+    return path_of(fd, path, sizeof path) && hooks.identity_check(path, dev) == 0;
+}
+
+int mp_uevent_open(int *ret_fd)
+{
+    int fd = hooks.uevent_open();
+
+    if (fd < 0)
+        return fd;
+    *ret_fd = fd;
+    return 0;
+}
+
+/* A datagram "LOST" stands for an overrun receive buffer. */
+ssize_t mp_uevent_receive(int fd, char *buffer, size_t size)
+{
+    ssize_t length = recv(fd, buffer, size, MSG_DONTWAIT);
+
+    if (length < 0)
+        return -errno;
+    if (length == 0) /* the fake host is gone */
+        return -EAGAIN;
+    return length == 4 && memcmp(buffer, "LOST", 4) == 0 ? -ENOBUFS : length;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text);
+
+    return length >= strlen(end) && strcmp(text + length - strlen(end), end) == 0;
+}
+
+/* As if the kernel had done it: an attribute's write returns when it is done. */
+static int write_attribute(int fd, const void *bytes, size_t size)
+{
+    char path[PATH_MAX];
+    char text[128];
+    struct stat status;
+
+    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || size >= sizeof text ||
+        !path_of(fd, path, sizeof path) || (!ends_with(path, "/scan") && !ends_with(path, "/delete")))
+        return 1;
+    memcpy(text, bytes, size);
+    text[size] = '\0';
+    return hooks.attribute(path, text);
+}
+
+ssize_t __real_write(int fd, const void *bytes, size_t size);
+ssize_t __wrap_write(int fd, const void *bytes, size_t size);
+
+ssize_t __wrap_write(int fd, const void *bytes, size_t size)
+{
+    int result = write_attribute(fd, bytes, size);
+
+    if (result > 0)
+        return __real_write(fd, bytes, size);
+    if (result == 0)
+        return (ssize_t)size;
+    errno = -result;
+    return -1;
+}
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+
+int __wrap_open(const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    va_list args;
+
+    if (flags & O_CREAT) {
+        va_start(args, flags);
+        mode = va_arg(args, mode_t);
+        va_end(args);
+    } else if (flags & O_EXCL) { /* only block devices are opened like this */
+        int result = hooks.open_exclusive(path);
+
+        if (result < 0) {
+            errno = -result;
+            return -1;
+        }
+        flags &= ~O_EXCL;
+    }
+    return __real_open(path, flags, mode);
+}
+
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+
+int __wrap_fsync(int fd)
+{
+    char path[PATH_MAX];
+    int result = path_of(fd, path, sizeof path) ? hooks.fsync(path) : -EBADF;
+
+    if (result == 0)
+        return __real_fsync(fd);
+    errno = -result;
+    return -1;
+}

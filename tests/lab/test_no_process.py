@@ -1,0 +1,74 @@
+"""The library starts no process (contract 1): attach and detach under strace."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import Iscsid, Lab, Multipathd
+
+CALLS = "fork,vfork,clone,clone3,execve,execveat"
+
+SCRIPT = """
+import json, os, sys
+import manypath
+properties = json.loads(sys.argv[1])
+os.write(2, b"begin")
+attachment = manypath.connect(properties, timeout=60)
+assert len(attachment.paths) == 4 and attachment.path.startswith("/dev/dm-")
+if sys.argv[2] == "start a process":
+    os.posix_spawn("/bin/true", ["true"], {})
+    os.wait()
+manypath.disconnect(properties, timeout=60)
+"""
+
+
+def processes_started(trace: str) -> list[str]:
+    """Traced calls that made a process: all but the first execve and clones that make threads."""
+    call = re.compile(r"\b(v?fork|clone3?|execve(at)?)\(")
+    calls = [line for line in trace.splitlines() if call.search(line)]
+    assert calls and "execve(" in calls[0], trace
+    return [line for line in calls[1:] if "CLONE_THREAD" not in line]
+
+
+def traced(properties: dict[str, Any], what: str, trace: Path) -> list[str]:
+    script = [sys.executable, "-c", SCRIPT, json.dumps(properties), what]
+    command = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", str(trace)]
+    done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    text = trace.read_text()
+    assert "CLONE_THREAD" in text, "the engine's thread is not in the trace: it traced nothing"
+    return processes_started(text)
+
+
+def test_attach_and_detach_start_no_process(
+    lab: Lab, iscsid: Iscsid, multipathd: Multipathd, tmp_path: Path
+) -> None:
+    properties = lab.export(lab.volume(), lab.portals(4)).properties
+    assert traced(properties, "nothing else", tmp_path / "trace") == []
+
+
+def test_a_process_started_on_purpose_is_seen(lab: Lab, iscsid: Iscsid, tmp_path: Path) -> None:
+    properties = lab.export(lab.volume(), lab.portals(4)).properties
+    found = traced(properties, "start a process", tmp_path / "trace")
+    assert any("execve" in line and "/bin/true" in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("line", "counted"),
+    [
+        ("7 clone3({flags=CLONE_VM|CLONE_FS|CLONE_THREAD, ...}, 88) = 8", False),
+        ("7 clone(child_stack=NULL, flags=CLONE_CHILD_SETTID|SIGCHLD) = 8", True),
+        ("7 vfork() = 8", True),
+        ('8 execve("/bin/true", ["true"], 0x7 /* 0 vars */) = 0', True),
+    ],
+)
+def test_the_check_itself(line: str, counted: bool) -> None:
+    first = '7 execve("/usr/bin/python3", ["python3"], 0x7 /* 9 vars */) = 0'
+    assert processes_started(f"{first}\n{line}\n") == ([line] if counted else [])

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a typed caller uses the package. Checked by mypy, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, assert_type
+
+import manypath
+from manypath import errors
+
+
+def attach(connection_info: Mapping[str, Any]) -> str:
+    try:
+        attachment = manypath.connect(connection_info["data"], timeout=30, min_paths=2)
+    except errors.PortalError as error:
+        assert_type(error.portal, manypath.Portal | None)
+        assert_type(error.errno, int | None)
+        assert_type(error.paths, tuple[manypath.Path, ...])
+        raise
+    except ValueError:
+        raise
+    assert_type(attachment, manypath.Attachment)
+    assert_type(attachment.size_bytes, int)
+    assert_type(attachment.timings.login, float)
+    for path in attachment.paths:
+        assert_type(path.portal.ip, IPv4Address | IPv6Address)
+        assert_type(path.state, manypath.PathState)
+        assert_type(path.error, manypath.ManypathError | None)
+    return attachment.path
+
+
+def detach(connection_info: Mapping[str, Any]) -> int:
+    detachment = manypath.disconnect(connection_info)
+    assert_type(detachment, manypath.Detachment)
+    return detachment.sessions_kept
+
+
+def look() -> list[str]:
+    inventory = manypath.inventory()
+    assert_type(inventory.maps, tuple[manypath.Map, ...])
+    assert_type(inventory.disks[0].path_state, manypath.PathState | None)
+    return [session.state for session in inventory.sessions]
+
+
+def wrong_uses() -> None:
+    manypath.connect({}, 5)  # type: ignore[call-arg]
+    manypath.connect({}, timeout="5")  # type: ignore[arg-type]
+    manypath.disconnect([])  # type: ignore[arg-type]
+    manypath.Portal("192.0.2.1")  # type: ignore[arg-type]
+    manypath.inventory().sessions[0].sid = 5  # type: ignore[misc]
+
+
+assert_type(manypath.__version__, str)
