@@ -2,8 +2,8 @@
 /*
  * Attach. Each path walks on its own:
  *
- *   LOGIN -> SCAN -> DEVICE -> IDENTITY -> READY            (a path that fails undoes what it made:
- * UNDO -> FAILED)
+ *   LOGIN -> UP -> SCAN -> DEVICE -> IDENTITY -> READY
+ *   (from any of these: UNDO, which takes back what the path made -> FAILED)
  *
  * and the volume waits for them: PATHS -> MAP -> done, or -> UNDOING -> failed. When the caller has
  * its answer, the operation lives on until the last job it started has come back.
@@ -37,6 +37,9 @@
 #define UNDO_GRACE (800 * MS)
 #define UNDO_PATIENCE (10000 * MS)
 
+/* The map's job stops waiting this long before the deadline, so that its own error reaches the
+ * caller. */
+#define ANSWER_RESERVE (100 * MS)
 /* Of the timeout, at most this is kept for making the map. */
 #define MAP_RESERVE (1000 * MS)
 
@@ -49,6 +52,7 @@ enum {
 
 enum path_step {
     PATH_LOGIN,
+    PATH_UP, /* logged in, waiting for the volume's other logins */
     PATH_SCAN,
     PATH_DEVICE,
     PATH_IDENTITY,
@@ -75,6 +79,7 @@ struct attach_path {
     unsigned opens;    /* attempts to open it */
     struct mp_disk disk;
     bool has_disk;
+    bool in_map; /* was handed to the map's job */
     int fd; /* open and locked from IDENTITY until the map's job takes it; -1 */
     struct mp_identity identity;
     int32_t sid, host;
@@ -92,7 +97,9 @@ struct attach {
     size_t path_count;
     struct attach_path *paths;
     struct mp_job *map_job, *prepare_job;
-    unsigned jobs;         /* not yet back, ours or abandoned: they point to us */
+    unsigned jobs;          /* not yet back, ours or abandoned: they point to us */
+    struct mp_timer gather; /* when to scan without the logins that are late */
+    uint64_t last_answer_ns, longest_gap_ns;
     struct mp_timer grace; /* when to stop waiting for the paths that are not there yet */
     struct mp_warnings warnings;
     struct manypath_attach_times times;
@@ -513,6 +520,39 @@ static uint64_t relative(const struct attach *attach, uint64_t ns)
     return ns > attach->operation.begin_ns ? ns - attach->operation.begin_ns : 0;
 }
 
+/* A disk that appears makes udev start a dozen programs, which on a small host take the processor
+ * from iscsid; so the scans of one volume begin together, when its logins are through. A login that
+ * is late is not waited for: longer than any answer took so far, and the others go on. */
+static void scan_together(struct attach *attach)
+{
+    mp_engine_disarm(attach->operation.handle, &attach->gather);
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step == PATH_UP)
+            path_scan(&attach->paths[i]);
+}
+
+static void gather_over(struct mp_timer *timer)
+{
+    scan_together((struct attach *)((char *)timer - offsetof(struct attach, gather)));
+}
+
+static void login_counted(struct attach *attach)
+{
+    uint64_t now = mp_now_ns();
+    uint64_t gap = now - attach->last_answer_ns;
+    bool more = false;
+
+    for (size_t i = 0; i < attach->path_count; i++)
+        more = more || attach->paths[i].step == PATH_LOGIN;
+    attach->last_answer_ns = now;
+    if (gap > attach->longest_gap_ns)
+        attach->longest_gap_ns = gap;
+    if (more)
+        mp_engine_arm(attach->operation.handle, &attach->gather, now + attach->longest_gap_ns);
+    else
+        scan_together(attach);
+}
+
 static void path_logged_in(struct mp_session_wait *wait, const struct manypath_error *error)
 {
     struct attach_path *path =
@@ -523,13 +563,15 @@ static void path_logged_in(struct mp_session_wait *wait, const struct manypath_e
     if (error->code != 0) {
         path->error = *error;
         path_fail(path);
+        login_counted(attach);
         return;
     }
     path->times.login_end_ns = since_begin(attach);
     path->sid = mp_session_sid(path->session);
     path->host = mp_session_host(path->session);
     path->session_existed = mp_session_existed(path->session);
-    path_scan(path);
+    path->step = PATH_UP;
+    login_counted(attach);
 }
 
 static void path_login(struct attach_path *path)
@@ -544,7 +586,7 @@ static void path_login(struct attach_path *path)
 static void path_result(const struct attach *attach, const struct attach_path *path,
                         struct manypath_path *result)
 {
-    bool mapped = attach->operation.error.code == 0 && path->step == PATH_READY;
+    bool mapped = attach->operation.error.code == 0 && path->in_map;
 
     mp_copy(result->address, sizeof result->address, path->target.address);
     mp_copy(result->iqn, sizeof result->iqn, path->target.iqn);
@@ -566,6 +608,12 @@ static void path_result(const struct attach *attach, const struct attach_path *p
                  "given up because the attach failed");
 }
 
+/* The map's job may be stuck in the kernel: its paths stay, and are undone when it comes back. */
+static bool under_map_job(const struct attach_path *path)
+{
+    return path->in_map && path->attach->map_job != NULL;
+}
+
 /* Fills in the result and wakes the caller. What is still being undone goes on. */
 static void volume_finish(struct attach *attach)
 {
@@ -573,13 +621,15 @@ static void volume_finish(struct attach *attach)
     struct manypath_attachment *attachment = attach->attachment;
 
     mp_engine_disarm(operation->handle, &attach->grace);
+    mp_engine_disarm(operation->handle, &attach->gather);
     for (size_t i = 0; i < attach->path_count; i++) {
         struct attach_path *path = &attach->paths[i];
 
         path_result(attach, path, &attach->results[i]);
-        if (path->step != PATH_UNDO) {
+        if (path->step != PATH_UNDO && !under_map_job(path)) {
             abandon_job(attach, &path->job);
             path_let_go(path);
+            path->step = PATH_FAILED;
         }
     }
     attach->step = VOLUME_DONE;
@@ -624,11 +674,70 @@ static void map_run(struct mp_job *base)
                               job->map_path_count, job->deadline_ns, &job->map, &job->error);
 }
 
+static void undo_paths(struct attach *attach);
+
+/* The map stays, and with it its paths. */
+static void keep_members(struct attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        if (path->in_map) {
+            path->disk_is_ours = false;
+            mp_session_keep(path->session);
+        }
+    }
+}
+
+static void unmake_run(struct mp_job *base)
+{
+    struct attach_job *job = (struct attach_job *)base;
+    struct mp_unmap_times times;
+    char uuid[sizeof "mpath-" + MANYPATH_WWID_SIZE];
+
+    snprintf(uuid, sizeof uuid, "mpath-%s", job->wwid);
+    job->result = mp_map_remove(job->host, uuid, job->deadline_ns, &times, &job->error);
+}
+
+static void unmake_finished(struct attach_job *job)
+{
+    if (job->result < 0) {
+        warn(job->attach, "undoing: %s", job->error.message);
+        keep_members(job->attach);
+    }
+    undo_paths(job->attach);
+}
+
+/* The map's job came back after the volume was given up. */
+static void map_unwanted(struct attach_job *job)
+{
+    struct attach *attach = job->attach;
+    struct attach_job *unmake;
+
+    if (job->result < 0 || job->map.existed) {
+        if (job->result == 0)
+            keep_members(attach); /* in somebody else's map */
+        undo_paths(attach);
+        return;
+    }
+    unmake = new_job(attach, NULL, unmake_run, unmake_finished);
+    if (unmake != NULL) {
+        mp_copy(unmake->wwid, sizeof unmake->wwid, job->wwid);
+        unmake->deadline_ns = mp_now_ns() + UNDO_PATIENCE;
+    }
+    if (unmake == NULL || !start_job(attach, unmake, &attach->map_job))
+        undo_paths(attach);
+}
+
 static void map_finished(struct attach_job *job)
 {
     struct attach *attach = job->attach;
     size_t at = 0;
 
+    if (attach->step != VOLUME_MAP) {
+        map_unwanted(job);
+        return;
+    }
     if (job->result < 0) {
         attach->operation.error = job->error;
         volume_fail(attach);
@@ -643,7 +752,7 @@ static void map_finished(struct attach_job *job)
     for (size_t i = 0; i < attach->path_count; i++) {
         struct attach_path *path = &attach->paths[i];
 
-        if (path->step != PATH_READY)
+        if (!path->in_map)
             continue;
         path->state = job->map_paths[at++].state;
         mp_session_keep(path->session);
@@ -678,6 +787,7 @@ static void volume_map(struct attach *attach, const struct mp_identity *identity
             member->dev = path->disk.dev;
             member->fd = path->fd;
             path->fd = -1;
+            path->in_map = true;
             member->state = MANYPATH_PATH_ACTIVE;
             mp_copy(member->name, sizeof member->name, path->disk.name);
             mp_copy(member->dh_state, sizeof member->dh_state, path->disk.dh_state);
@@ -685,7 +795,7 @@ static void volume_map(struct attach *attach, const struct mp_identity *identity
         }
         mp_copy(job->wwid, sizeof job->wwid, identity->wwid);
         job->size_bytes = identity->size_bytes;
-        job->deadline_ns = attach->operation.deadline_ns;
+        job->deadline_ns = attach->operation.deadline_ns - ANSWER_RESERVE;
         if (start_job(attach, job, &attach->map_job))
             return;
     } else if (job != NULL) {
@@ -840,6 +950,24 @@ static void volume_check(struct attach *attach)
     }
 }
 
+/* A path that is not there in time, and what it was waiting for. */
+static void path_late(struct attach_path *path)
+{
+    static const struct {
+        int phase;
+        const char *waiting_for;
+    } steps[] = {
+        [PATH_UP] = {MANYPATH_PHASE_LOGIN, "the other logins"},
+        [PATH_SCAN] = {MANYPATH_PHASE_SCAN, "the kernel's scan"},
+        [PATH_DEVICE] = {MANYPATH_PHASE_DEVICE, "its block device"},
+        [PATH_IDENTITY] = {MANYPATH_PHASE_IDENTITY, "an answer to INQUIRY"},
+    };
+
+    path_error(path, MANYPATH_E_DEVICE, steps[path->step].phase, ETIMEDOUT,
+               "LUN %" PRIu64 " is not usable in time: still waiting for %s", path->target.lun,
+               steps[path->step].waiting_for);
+}
+
 /* Goes on without the paths that are not there yet, if the others are enough. */
 static void leave_stragglers(struct attach *attach)
 {
@@ -851,10 +979,7 @@ static void leave_stragglers(struct attach *attach)
             warn(attach, "%s; the path was left out", path->error.message);
         } else if (path->step < PATH_READY) {
             attach->step = VOLUME_MAP; /* failing paths do not decide any more */
-            path_error(path, MANYPATH_E_DEVICE, MANYPATH_PHASE_DEVICE, ETIMEDOUT,
-                       "LUN %" PRIu64
-                       " did not become a usable disk in time; the path was left out",
-                       path->target.lun);
+            path_late(path);
         }
     }
     volume_choose(attach);
@@ -892,20 +1017,28 @@ static uint64_t undo_until(uint64_t deadline_ns)
     return patience > now + UNDO_GRACE ? patience : now + UNDO_GRACE;
 }
 
-/* Everything that this operation made is taken back, then the caller is told. */
+static void undo_paths(struct attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step < PATH_UNDO && !under_map_job(&attach->paths[i]))
+            path_undo(&attach->paths[i]);
+    volume_check(attach);
+}
+
+/* Everything that this operation made is taken back, then the caller is told. A map that is being
+ * made is waited for: its paths must not be taken from under it, and it must not be left behind. */
 static void volume_fail(struct attach *attach)
 {
     struct manypath *handle = attach->operation.handle;
 
     attach->step = VOLUME_UNDOING;
     mp_engine_disarm(handle, &attach->grace);
-    abandon_job(attach, &attach->map_job);
+    mp_engine_disarm(handle, &attach->gather);
     abandon_job(attach, &attach->prepare_job);
     mp_engine_arm(handle, &attach->operation.timer, undo_until(attach->operation.deadline_ns));
-    for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step < PATH_UNDO)
-            path_undo(&attach->paths[i]);
-    volume_check(attach);
+    if (attach->map_job != NULL)
+        mp_pool_abandon(handle->pool, attach->map_job); /* its thread may be stuck */
+    undo_paths(attach);
 }
 
 static void attach_cancel(struct manypath_operation *operation, int code)
@@ -945,6 +1078,7 @@ static void attach_cancel(struct manypath_operation *operation, int code)
 static void volume_paths(struct attach *attach)
 {
     attach->step = VOLUME_PATHS;
+    attach->last_answer_ns = mp_now_ns();
     attach->times.prepare_ns = since_begin(attach);
     mp_engine_arm(attach->operation.handle, &attach->grace, attach->paths_deadline_ns);
     for (size_t i = 0; i < attach->path_count; i++)
@@ -1068,6 +1202,7 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
     attach->operation.idle = attach_idle;
     attach->operation.free = attach_free;
     attach->grace.fire = grace_over;
+    attach->gather.fire = gather_over;
     attach->min_paths = request->min_paths != 0 ? request->min_paths : 1;
     attach->login_timeout_s = seconds < LOGIN_TIMEOUT_MIN_S   ? LOGIN_TIMEOUT_MIN_S
                               : seconds > LOGIN_TIMEOUT_MAX_S ? LOGIN_TIMEOUT_MAX_S

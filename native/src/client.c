@@ -531,7 +531,8 @@ static void pump(struct mp_client *client)
     }
 }
 
-/* Those who waited for the probe gave up, so iscsid leaves it unanswered: the next request asks afresh. */
+/* Those who waited for the probe gave up, so iscsid leaves it unanswered: the next request asks
+ * afresh. */
 static void drop_stale_probe(struct mp_client *client)
 {
     struct mp_exchange *exchange;
@@ -539,8 +540,8 @@ static void drop_stale_probe(struct mp_client *client)
     if (client->layout_state != LAYOUT_PROBING || !TAILQ_EMPTY(&client->waiting))
         return;
     TAILQ_FOREACH(exchange, &client->in_flight, link)
-        if (exchange->kind == PROBE)
-            break;
+    if (exchange->kind == PROBE)
+        break;
     if (exchange != NULL)
         mp_client_forget(client, exchange);
     client->layout_state = LAYOUT_UNKNOWN;

@@ -26,6 +26,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Jobs stop waiting this long before the deadline, so that their own error reaches the caller. */
+#define ANSWER_RESERVE (UINT64_C(100) * 1000 * 1000)
+
 enum { HOLDERS_MAX = 8, UUID_SIZE = 129 };
 
 enum detach_step { DETACH_FIND, DETACH_UNMAP, DETACH_DELETE, DETACH_LOGOUT, DETACH_DONE };
@@ -176,7 +179,7 @@ static struct detach_job *new_job(struct detach *detach, struct detach_disk *dis
     job->disk = disk;
     job->host = mp_host_hold(detach->operation.handle->host);
     job->finished = finished;
-    job->deadline_ns = detach->operation.deadline_ns;
+    job->deadline_ns = detach->operation.deadline_ns - ANSWER_RESERVE;
     return job;
 }
 
@@ -245,7 +248,12 @@ static void step_logout(struct detach *detach)
         if (session->sid < 0)
             continue;
         if (still_used(detach, session) || !mp_session_exclusive(session->entry)) {
+            struct mp_session_entry *entry = session->entry;
+
             detach->detachment->sessions_kept++;
+            mp_session_leave(entry);
+            session->entry = NULL; /* at once: others decide by who holds it */
+            mp_session_drop(entry);
             continue;
         }
         detach->outstanding++;
@@ -319,7 +327,7 @@ static void unmap_run(struct mp_job *base)
         job->result =
             mp_map_remove(job->host, job->maps[i], job->deadline_ns, &job->times, &job->error);
     for (size_t i = 0; i < job->bare_count && job->result == 0; i++)
-        job->result = mp_disk_release(job->host, job->bare[i], &job->error);
+        job->result = mp_disk_release(job->host, job->bare[i], job->deadline_ns, &job->error);
 }
 
 static void unmap_finished(struct detach_job *job)

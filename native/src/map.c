@@ -639,10 +639,11 @@ int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
     return result;
 }
 
-int mp_disk_release(struct mp_host *host, const char *name, struct manypath_error *err)
+int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
+                    struct manypath_error *err)
 {
     char path[PATH_MAX];
-    uint64_t until_ns = mp_now_ns() + BUSY_LIMIT;
+    uint64_t until_ns = earlier(deadline_ns, mp_now_ns() + BUSY_LIMIT);
     int fd;
 
     snprintf(path, sizeof path, "%s/%s", host->dev_root, name);

@@ -50,6 +50,7 @@ int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                   struct mp_unmap_times *ret_times, struct manypath_error *err);
 
 /* The same for a disk without a map: refuses while in use, flushes. */
-int mp_disk_release(struct mp_host *host, const char *name, struct manypath_error *err);
+int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
+                    struct manypath_error *err);
 
 #endif

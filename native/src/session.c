@@ -25,6 +25,8 @@
 #define ANSWER_CHECK (200 * MS)
 /* iscsid keeps a dead portal to itself until its login timeout: ask the portal ourselves. */
 #define PORTAL_CHECK_AFTER (1000 * MS)
+/* iscsid's own limit for a logout is 15 s (logout_timeout): longer without an answer, and it will not come. */
+#define LOGOUT_SILENCE (20000 * MS)
 /* How long a session may take to show in sysfs, or to leave it, after iscsid said so. */
 #define SETTLE_LIMIT (5000 * MS)
 
@@ -42,6 +44,7 @@ struct mp_session_entry {
     unsigned holders;
     bool existed;  /* before the last login */
     bool ours;     /* made by a login of ours, and kept by nobody yet */
+    bool left;     /* by a detach, to those who still held it */
     unsigned busy; /* callbacks run: do not free */
     int32_t sid, host;
     uint32_t login_timeout_s;
@@ -461,7 +464,9 @@ static void logout_answered(void *owner, const struct mp_answer *answer)
         return;
     }
     entry->logout_code = answer->iscsid_code;
-    entry->settle_until_ns = mp_now_ns() + SETTLE_LIMIT;
+    /* iscsid.safe_logout and a mounted device: it has not even begun */
+    entry->settle_until_ns =
+        mp_now_ns() + (answer->iscsid_code == MP_ISCSID_ERR_BUSY ? 0 : SETTLE_LIMIT);
     leave(entry);
 }
 
@@ -483,7 +488,30 @@ static void begin_logout(struct mp_session_entry *entry)
 
         mp_error(&error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_LOGOUT, ENOMEM, "out of memory");
         logout_over(entry, &error);
+        return;
     }
+    mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
+}
+
+/* No answer yet, which others may wait for too: is the session gone all the same? */
+static void logout_late(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+    uint64_t sent_ns = mp_exchange_sent_ns(entry->exchange);
+    enum mp_session_state state;
+    bool gone = sent_ns != 0 &&
+                mp_sysfs_session_state(handle->host->sysfs_root, entry->sid, &state) == -ENOENT;
+
+    if (!gone && (sent_ns == 0 || mp_now_ns() - sent_ns < LOGOUT_SILENCE)) {
+        mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
+        return;
+    }
+    mp_client_forget(handle->client, entry->exchange);
+    entry->exchange = NULL;
+    if (gone || LIST_EMPTY(&entry->logouts))
+        logout_over(entry, NULL);
+    else
+        begin_logout(entry);
 }
 
 void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *wait)
@@ -514,8 +542,24 @@ static void entry_timer(struct mp_timer *timer)
         login_late(entry);
     else if (entry->state == SETTLE)
         settle(entry);
+    else if (entry->state == IN_LOGOUT)
+        logout_late(entry);
     else if (entry->state == LEAVING)
         leave(entry);
+}
+
+static bool carries_nothing(const struct mp_session_entry *entry)
+{
+    const char *root = entry->sessions->handle->host->sysfs_root;
+    struct mp_session session;
+    struct mp_disk *disks = NULL;
+    size_t count = 0;
+
+    if (mp_sysfs_find_session(root, entry->iqn, &entry->portal, &session) < 0 ||
+        mp_sysfs_session_disks(root, session.host, session.sid, &disks, &count) < 0)
+        return false;
+    free(disks);
+    return count == 0;
 }
 
 /* Nobody holds it: what was made for nothing is taken back, then the entry goes. */
@@ -525,7 +569,10 @@ static void settle_entry(struct mp_session_entry *entry)
 
     if (entry->holders > 0 || entry->busy > 0)
         return;
-    if (entry->state == UP && entry->ours) {
+    bool left = entry->left && (entry->state == UP || entry->state == IDLE);
+
+    entry->left = false;
+    if ((entry->state == UP && entry->ours) || (left && carries_nothing(entry))) {
         mp_log(&entry->sessions->handle->log, MANYPATH_LOG_INFO,
                "session %d to %s through portal %s port %u is not needed and is logged out",
                entry->sid, entry->iqn, entry->address, entry->portal.port);
@@ -571,7 +618,12 @@ void mp_session_drop(struct mp_session_entry *entry)
 
 void mp_session_keep(struct mp_session_entry *entry)
 {
-    entry->ours = false;
+    entry->ours = entry->left = false;
+}
+
+void mp_session_leave(struct mp_session_entry *entry)
+{
+    entry->left = true;
 }
 
 void mp_session_stop_waiting(struct mp_session_wait *wait)

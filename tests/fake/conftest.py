@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def library() -> Library:
     if lacking is not None:
         pytest.exit(f"MANYPATH_FAKE_SANITIZE={SANITIZER} needs LD_PRELOAD={lacking}", 2)
     return Library(build(PROJECT / "build" / "fake", SANITIZER))
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory where possible: a fake sysfs is thousands of tiny files."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="manypath-fake-", dir=memory) as path:
+        yield Path(path)
 
 
 @pytest.fixture

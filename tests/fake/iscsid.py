@@ -351,6 +351,9 @@ class FakeIscsid:
             except OSError:
                 return
             with self._changed:
+                if self._stopping:  # it would stay open, as no dead process's do
+                    connection.close()
+                    return
                 self._open.add(connection)
             try:
                 self._one(connection)
@@ -519,6 +522,8 @@ class FakeIscsid:
         else:
             assert isinstance(action, Truncate | Crash), action
             reply, outcome = reply[: action.size], type(action).__name__.lower()
+        with self._changed:  # before the client sees it and sends the next one
+            self._pending.discard(request.number)
         self._write(connection, reply)
         if isinstance(action, Crash):
             self.crashed = True

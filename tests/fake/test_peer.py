@@ -24,7 +24,6 @@ from fake.iscsid import (
     Deny,
     Drop,
     Garbage,
-    Hang,
     Mute,
     Reset,
     Truncate,
@@ -98,7 +97,7 @@ BROKEN = [
 def test_login_always_broken(host: FakeHost, action: Action, code: str) -> None:
     host.export()
     host.iscsid.handlers[LOGIN] = lambda request: action
-    if isinstance(action, Reset):
+    if isinstance(action, Reset | Drop):
         host.iscsid.script(LOGIN, *[action] * 10)
     with at_most(3.0):
         error = host.handle.attach(host.targets(2), timeout=2.0).failure()
@@ -163,7 +162,7 @@ def test_crash_and_restart(host: FakeHost) -> None:
 def test_hang(host: FakeHost, command: int) -> None:
     """Typed error within the timeout and a second; the next attempt starts afresh."""
     volume = host.export()
-    host.iscsid.handlers[command] = lambda request: Hang()
+    host.iscsid.handlers[command] = lambda request: Answer(delay=60.0)
     with at_most(2.0):
         error = host.handle.attach(host.listen(1), timeout=1.0).failure()
     assert error.code == "TIMEOUT"

@@ -43,6 +43,7 @@ Filter = Callable[[tarfile.TarInfo], tarfile.TarInfo]
 
 KERNEL_ARGUMENTS = (
     "console=ttyS0",
+    "log_buf_len=16M",  # a test reads the kernel log at its end only
     "loglevel=4",  # the serial line is slow to emulate: warnings and worse; dmesg has the rest
     "panic=-1",  # with -no-reboot: a panic ends QEMU at once
     "oops=panic",  # an oops fails the run with its trace, instead of something hanging later

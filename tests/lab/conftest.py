@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab import Iscsid, Lab, Multipathd, Network, load_target, run
 
 PROGRAMS = ("iscsiadm", "iscsid", "multipathd", "multipath", "dmsetup", "nft", "ip", "udevadm")
+LOG_LINES = 60
 MODULES = ("iscsi_tcp", "dm_multipath", "dm_round_robin", "dm_service_time", "scsi_dh_alua")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """A failed test shows what the kernel and iscsid had to say."""
+    report = (yield).get_result()
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and report.when == "call" and lab is not None:
+        report.sections.append(("kernel log", "\n".join(lab.klog()[-LOG_LINES:])))
+        report.sections.append(("iscsid", "\n".join(lab.iscsid.log()[-LOG_LINES:])))
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,10 @@ class Iscsid:
             return self._process.pid if self._process.poll() is None else None
         return main_pid("iscsid.service")
 
+    def log(self) -> list[str]:
+        """What a directly started iscsid has printed since boot."""
+        return ISCSID_LOG.read_text().splitlines() if ISCSID_LOG.exists() else []
+
     def kill(self) -> None:
         """SIGKILL. A socket-activated daemon comes back with the next connection."""
         pid = self.pid

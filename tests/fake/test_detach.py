@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detach on the simulated host: no write is lost, nobody's session is taken."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+import pytest
+
+from fake.host import IQN, SIZE, FakeHost, at_most, until
+from fake.iscsid import LOGIN, LOGOUT, Answer, Hang, Mute
+from fake.library import Failure, Target
+
+SECTORS = SIZE // 512
+POINTS = ("fsync", "dm.remove", "delete")
+
+
+def order(host: FakeHost) -> list[str]:
+    return [point for point, name in host.calls if point in POINTS and name != "wwids"]
+
+
+def test_detach(host: FakeHost) -> None:
+    host.export()
+    device = host.handle.attach(host.targets(3)).finish().device
+    made = host.handle.detach(host.targets(3)).finish()
+    assert made.map_removed
+    assert (made.devices_removed, made.sessions_removed, made.sessions_kept) == (3, 3, 0)
+    assert not made.warnings
+    assert host.clean
+    assert order(host) == ["fsync", "dm.remove", "delete", "delete", "delete"]
+    assert ("fsync", device) in host.calls
+    times = made.times
+    parts = (times.prepare_ns, times.flush_ns, times.unmap_ns, times.delete_ns, times.logout_ns)
+    assert sum(parts) <= times.total_ns
+
+
+def test_twice(host: FakeHost) -> None:
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.handle.detach(host.targets(2)).finish()
+    made = host.handle.detach(host.targets(2)).finish()
+    assert not made.map_removed
+    assert (made.devices_removed, made.sessions_removed, made.sessions_kept) == (0, 0, 0)
+
+
+def test_never_attached(host: FakeHost) -> None:
+    made = host.handle.detach(host.targets(2)).finish()
+    assert not made.map_removed
+    assert not host.iscsid.requests
+
+
+def test_at_once(host: FakeHost) -> None:
+    """The same detach from many threads: all succeed."""
+    host.export()
+    host.handle.attach(host.targets(3)).finish()
+    operations = [host.handle.detach(host.targets(3)) for _ in range(6)]
+    for operation in operations:
+        operation.finish()
+    assert host.clean or host.handle.detach(host.targets(3)).finish().sessions_removed
+
+
+def test_again_and_again(host: FakeHost) -> None:
+    volume = host.export()
+    for _ in range(5):
+        assert host.handle.attach(host.targets(2)).finish().wwid == volume.wwid
+        host.handle.detach(host.targets(2)).finish()
+        assert host.clean
+
+
+def test_other_volume_keeps_the_session(host: FakeHost) -> None:
+    host.export(lun=1)
+    kept = host.export(lun=2)
+    for lun in (1, 2):
+        host.handle.attach(host.targets(2, lun=lun)).finish()
+    made = host.handle.detach(host.targets(2, lun=1)).finish()
+    assert (made.devices_removed, made.sessions_removed, made.sessions_kept) == (2, 0, 2)
+    assert list(host.dm.maps) == [kept.uuid]
+
+
+def test_device_of_another_kind_keeps_the_session(host: FakeHost) -> None:
+    """A disk whose block device is not there yet uses the session all the same."""
+    host.export(lun=1)
+    host.handle.attach(host.targets(1, lun=1)).finish()
+    host.export(lun=2)
+    host.device_delay = lambda disk: None
+    (session,) = host.sessions.values()
+    host.scan(session.host, 0, 0, 2)
+    made = host.handle.detach(host.targets(1, lun=1)).finish()
+    assert (made.sessions_removed, made.sessions_kept) == (0, 1)
+
+
+def test_attach_in_progress_keeps_the_session(host: FakeHost) -> None:
+    """It has no disk yet, but holds the session."""
+    host.export(lun=1)
+    volume = host.export(lun=2)
+    host.handle.attach(host.targets(2, lun=1)).finish()
+    gate = host.block("scan", times=None)
+    attach = host.handle.attach(host.targets(2, lun=2))
+    assert gate.reached()
+    made = host.handle.detach(host.targets(2, lun=1)).finish()
+    assert (made.sessions_removed, made.sessions_kept) == (0, 2)
+    gate.release()
+    assert attach.finish().wwid == volume.wwid
+    assert len(host.sessions) == 2
+
+
+def test_attach_during_the_logout(host: FakeHost) -> None:
+    """It waits for the end of the logout, then logs in anew."""
+    volume = host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.iscsid.logout_delay = 0.3
+    detach = host.handle.detach(host.targets(2))
+    assert until(lambda: len(host.iscsid.of(LOGOUT)) == 2)
+    attach = host.handle.attach(host.targets(2))
+    assert detach.finish().sessions_removed == 2
+    made = attach.finish()
+    assert made.wwid == volume.wwid
+    assert [path.session_was_there for path in made.paths] == [False] * 2
+    assert host.logins == 4
+
+
+def test_part_of_the_paths(host: FakeHost) -> None:
+    """The map goes, with the paths that were named; the others stay as disks."""
+    host.export()
+    host.handle.attach(host.targets(3)).finish()
+    host.handle.detach(host.targets(2)).finish()
+    assert not host.dm.maps
+    assert len(host.disks) == 1
+    host.handle.detach(host.targets(3)).finish()
+    assert host.clean
+
+
+def test_two_at_once_share_a_session(host: FakeHost) -> None:
+    """Each has a session of its own beside it, whose logout takes time: the shared one goes too."""
+    shared, one, two = host.targets(3)
+    for lun in (1, 2):
+        host.export(lun=lun)
+    first = [shared, one]
+    second = [target._replace(lun=2) for target in (shared, two)]
+    host.handle.attach(first).finish()
+    host.handle.attach(second).finish()
+    host.iscsid.logout_delay = 0.2
+    operations = [host.handle.detach(first), host.handle.detach(second)]
+    removed = sum(operation.finish().sessions_removed for operation in operations)
+    assert removed >= 2
+    assert until(lambda: host.clean)
+
+
+def test_attach_that_fails_leaves_no_session(host: FakeHost) -> None:
+    """A detach left the session to an attach that used it, and then failed."""
+    host.export(lun=1)
+    host.handle.attach(host.targets(2, lun=1)).finish()
+    gate = host.block("scan", times=None)
+    attach = host.handle.attach(host.targets(2, lun=2))
+    assert gate.reached()
+    assert host.handle.detach(host.targets(2, lun=1)).finish().sessions_kept == 2
+    gate.release()
+    assert attach.failure().code == "LUN_NOT_FOUND"
+    assert until(lambda: host.clean)
+
+
+# --- in use ---------------------------------------------------------------------------------------
+
+
+def test_open_map(host: FakeHost) -> None:
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    (item,) = host.dm.maps.values()
+    item.open_count = 1
+    with at_most(1.5):
+        error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+    assert error.code == "IN_USE"
+    assert order(host) == []
+    assert len(host.disks) == 2
+    item.open_count = 0
+    host.handle.detach(host.targets(2)).finish()
+    assert host.clean
+
+
+def test_open_for_a_moment(host: FakeHost) -> None:
+    """udev looks at it."""
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    (item,) = host.dm.maps.values()
+    item.open_count = 1
+    threading.Timer(0.2, setattr, (item, "open_count", 0)).start()
+    assert host.handle.detach(host.targets(2)).finish().map_removed
+
+
+def test_opened_after_the_flush(host: FakeHost) -> None:
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    (item,) = host.dm.maps.values()
+    host.call("fsync", lambda: setattr(item, "open_count", 1))  # type: ignore[func-returns-value]
+    error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+    assert error.code == "IN_USE"
+    assert host.dm.maps
+    assert len(host.disks) == 2
+
+
+def test_held_by_something_else(host: FakeHost) -> None:
+    """LVM on the bare disk."""
+    host.export()
+    targets = host.targets(2)
+    disks = [host.add_disk(host.add_session(target), 1) for target in targets]
+    host.dm.make("LVM-x", [disks[0].dev], 8, kind="linear")
+    error = host.handle.detach(targets).failure()
+    assert error.code == "IN_USE"
+    assert "dm-0" in error.message
+    assert len(host.disks) == 2
+
+
+def test_disk_without_a_map(host: FakeHost) -> None:
+    """Left by a crash between login and map: flushed and removed."""
+    host.export()
+    targets = host.targets(2)
+    for target in targets:
+        host.add_disk(host.add_session(target), 1)
+    made = host.handle.detach(targets).finish()
+    assert not made.map_removed
+    assert sorted(host.passed("fsync")) == ["sda", "sdb"]
+    assert (made.devices_removed, made.sessions_removed) == (2, 2)
+
+
+def test_mounted_disk_without_a_map(host: FakeHost) -> None:
+    host.export()
+    (target,) = host.targets()
+    host.add_disk(host.add_session(target), 1).claimed = True
+    with at_most(1.5):
+        error = host.handle.detach([target], timeout=0.5).failure()
+    assert error.code == "IN_USE"
+    assert host.disks
+
+
+def test_session_without_a_disk(host: FakeHost) -> None:
+    """Left by a crash between login and scan."""
+    host.add_session(host.targets()[0])
+    made = host.handle.detach(host.targets()).finish()
+    assert made.sessions_removed == 1
+
+
+# --- failing --------------------------------------------------------------------------------------
+
+
+def test_flush_fails(host: FakeHost) -> None:
+    """Nothing is removed; the same call goes on later."""
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.fail("fsync", errno.EIO)
+    error = host.handle.detach(host.targets(2)).failure()
+    assert (error.code, error.phase, error.errno) == ("FLUSH", "flush", errno.EIO)
+    assert order(host) == ["fsync"]
+    assert len(host.disks) == 2
+    assert len(host.dm.maps) == 1
+    host.handle.detach(host.targets(2)).finish()
+    assert host.clean
+
+
+def test_remove_fails(host: FakeHost) -> None:
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.fail("dm.remove", errno.EIO)
+    error = host.handle.detach(host.targets(2)).failure()
+    assert (error.code, error.phase) == ("MAP", "unmap")
+    assert len(host.disks) == 2
+
+
+def test_remove_busy_for_a_while(host: FakeHost) -> None:
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.fail("dm.remove", errno.EBUSY, times=3)
+    assert host.handle.detach(host.targets(2)).finish().map_removed
+
+
+def test_delete_fails(host: FakeHost) -> None:
+    """The other disks go, no session is logged out under the one that stays."""
+    host.export()
+    host.handle.attach(host.targets(3)).finish()
+    host.fail("delete", errno.EIO, "sdb")
+    error = host.handle.detach(host.targets(3)).failure()
+    assert (error.code, error.phase, error.errno) == ("DEVICE", "delete", errno.EIO)
+    assert list(host.disks) == ["sdb"]
+    assert len(host.sessions) == 3
+    host.handle.detach(host.targets(3)).finish()
+    assert host.clean
+
+
+def test_disk_goes_by_itself(host: FakeHost) -> None:
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.fail("delete", errno.ENODEV, "sdb")
+    made = host.handle.detach(host.targets(2), timeout=3.0)
+    made.finish()
+    assert "sdb" not in host.disks or host.sessions
+
+
+@pytest.mark.parametrize("error", [9, 28])
+def test_logout_fails(host: FakeHost, error: int) -> None:
+    """28 is iscsid.safe_logout; after the others the session may still go."""
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.iscsid.script(LOGOUT, Answer(error), Answer(error))
+    found = host.handle.detach(host.targets(2)).failure()
+    assert (found.code, found.phase, found.iscsid_code) == ("LOGOUT", "logout", error)
+    assert found.address
+    assert not host.disks
+    assert host.handle.detach(host.targets(2)).finish().sessions_removed == 2
+    assert host.clean
+
+
+def test_logout_of_a_session_that_went(host: FakeHost) -> None:
+    """Error 2, and sysfs agrees: that is what was wanted."""
+    host.export()
+    host.handle.attach(host.targets(1)).finish()
+
+    def gone() -> None:
+        (session,) = host.iscsid.sessions.values()
+        host._on_logout(session)
+        host.iscsid.sessions.clear()
+
+    host.iscsid.handlers[LOGOUT] = lambda request: gone() or Answer(2)  # type: ignore[func-returns-value]
+    made = host.handle.detach(host.targets(1)).finish()
+    assert made.sessions_removed == 1
+
+
+def test_logout_unanswered(host: FakeHost) -> None:
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.iscsid.script(LOGOUT, Hang(), Hang())
+    with at_most(2.0):
+        error = host.handle.detach(host.targets(2), timeout=1.0).failure()
+    assert (error.code, error.phase) == ("TIMEOUT", "logout")
+
+
+def test_logout_done_but_never_answered(host: FakeHost) -> None:
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.iscsid.handlers[LOGOUT] = lambda request: Mute()
+    with at_most(1.0):
+        assert host.handle.detach(host.targets(2)).finish().sessions_removed == 2
+    assert host.clean
+
+
+def test_iscsid_is_down(host: FakeHost) -> None:
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    host.iscsid.stop()
+    error = host.handle.detach(host.targets(2)).failure()
+    assert (error.code, error.phase) == ("ISCSID_DOWN", "logout")
+    assert not host.disks
+    host.iscsid.start()
+    assert host.handle.detach(host.targets(2)).finish().sessions_removed == 2
+
+
+def test_only_the_given_portals(host: FakeHost) -> None:
+    """Another port, another name, another address: neighbours stay."""
+    host.export()
+    host.export(f"{IQN}x")
+    host.handle.attach(host.targets(1)).finish()
+    for target in (
+        Target("127.0.1.1", 3261, IQN, 1),
+        Target("127.0.1.1", 3260, f"{IQN}x", 1),
+        Target("127.0.1.11", 3260, IQN, 1),
+    ):
+        host.add_disk(host.add_session(target), 1)
+    made = host.handle.detach(host.targets(1)).finish()
+    assert made.sessions_removed == 1
+    assert len(host.sessions) == 3
+    assert len(host.disks) == 3
+
+
+def test_session_through_an_unreadable_portal(host: FakeHost) -> None:
+    session = host.add_session(host.targets()[0])
+    name = f"connection{session.sid}:0"
+    path = session.folder / name / "iscsi_connection" / name / "persistent_address"
+    path.write_text("<NULL>\n")
+    made = host.handle.detach(host.targets()).finish()
+    assert made.sessions_removed == 0
+    assert host.sessions
+
+
+def test_bad_request(host: FakeHost) -> None:
+    with pytest.raises(Failure, match="targets"):
+        host.handle.detach([])
+    assert not host.iscsid.of(LOGIN)
