@@ -80,7 +80,7 @@ struct attach_path {
     struct mp_disk disk;
     bool has_disk;
     bool in_map; /* was handed to the map's job */
-    int fd; /* open and locked from IDENTITY until the map's job takes it; -1 */
+    int fd;      /* open and locked from IDENTITY until the map's job takes it; -1 */
     struct mp_identity identity;
     int32_t sid, host;
     int32_t state; /* in the map */
@@ -996,9 +996,10 @@ static void grace_over(struct mp_timer *timer)
         const struct attach_path *path = &attach->paths[i];
 
         ready += path->step == PATH_READY;
-        /* a request that iscsid got only now deserves its own grace */
-        if (patient && path->step == PATH_LOGIN &&
-            mp_session_silence_ns(path->session) < STRAGGLER_GRACE) {
+        /* a login that is answered is waited for; so is a request that iscsid got only now */
+        if (patient &&
+            (path->step == PATH_LOGIN ? mp_session_silence_ns(path->session) < STRAGGLER_GRACE
+                                      : path->step < PATH_READY)) {
             mp_engine_arm(attach->operation.handle, timer, now + STRAGGLER_GRACE / 4);
             return;
         }

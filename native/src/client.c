@@ -61,6 +61,7 @@ struct mp_client {
 
     enum layout_state layout_state;
     const struct mp_iscsid_layout *layout;
+    pid_t listener;                   /* of the connection that the layout was found through */
     struct mp_iscsid_process process; /* that the layout was found for */
     bool verified;                    /* found for requests that are still to be answered */
     uint64_t broken_ns;               /* when iscsid broke off a request the last time, 0: never */
@@ -239,7 +240,7 @@ static void probe_exact(struct mp_client *client)
         mp_iscsid_layout_find(client->extra, client->extra_count, client->sizes[client->at]);
     client->layout_state = LAYOUT_KNOWN;
     client->verified = true;
-    mp_iscsid_process(client->handle->host->iscsid_pidfile, &client->process);
+    mp_iscsid_process(client->listener, client->handle->host->iscsid_pidfile, &client->process);
     mp_log(&client->handle->log, MANYPATH_LOG_DEBUG, "iscsid layout %s, request of %u bytes",
            client->layout->name, client->layout->request_size);
 }
@@ -430,6 +431,7 @@ static int transmit(struct mp_client *client, struct mp_exchange *exchange)
 {
     const struct mp_host *host = client->handle->host;
     struct manypath_error error;
+    pid_t listener = -1;
     size_t size;
     int fd;
     /* encoded first: between connect and the end of the request iscsid's only thread waits for us
@@ -443,9 +445,17 @@ static int transmit(struct mp_client *client, struct mp_exchange *exchange)
         fail(exchange, &error);
         return 0;
     }
-    result = mp_iscsid_connect(host->iscsid_socket, host->daemon_uid, &fd);
+    result = mp_iscsid_connect(host->iscsid_socket, host->daemon_uid, &fd, &listener);
     if (result < 0)
         return result;
+    if (exchange->kind == PROBE) {
+        client->listener = listener;
+    } else if (listener != client->listener) { /* another iscsid since the layout was found */
+        explicit_bzero(client->buffer, size);
+        close(fd);
+        client->layout_state = LAYOUT_UNKNOWN;
+        return 0;
+    }
     result = mp_iscsid_send(fd, client->buffer, size);
     if (result == -EPIPE || result == -ECONNRESET)
         result = 0; /* an answer may be there all the same: iscsid refuses a peer before it reads */
@@ -506,7 +516,7 @@ static bool layout_is_fresh(const struct mp_client *client)
 
     if (client->layout_state != LAYOUT_KNOWN || client->verified || client->in_flight_count > 0)
         return client->layout_state == LAYOUT_KNOWN;
-    mp_iscsid_process(client->handle->host->iscsid_pidfile, &now);
+    mp_iscsid_process(client->listener, client->handle->host->iscsid_pidfile, &now);
     return now.pid != 0 && memcmp(&now, &client->process, sizeof now) == 0;
 }
 

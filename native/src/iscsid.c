@@ -12,7 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-int mp_iscsid_connect(const char *name, uid_t owner, int *ret_fd)
+int mp_iscsid_connect(const char *name, uid_t owner, int *ret_fd, pid_t *ret_listener)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t length = strlen(name);
@@ -40,6 +40,7 @@ int mp_iscsid_connect(const char *name, uid_t owner, int *ret_fd)
         return result;
     }
     *ret_fd = fd;
+    *ret_listener = peer.pid;
     return 0;
 }
 
@@ -72,13 +73,15 @@ static bool start_time(uint64_t pid, uint64_t *ret_ticks)
     return mp_take_u64(&at, UINT64_MAX, ret_ticks);
 }
 
-void mp_iscsid_process(const char *pidfile, struct mp_iscsid_process *ret_process)
+void mp_iscsid_process(pid_t listener, const char *pidfile, struct mp_iscsid_process *ret_process)
 {
     char text[32];
-    struct mp_iscsid_process process = {0};
+    struct mp_iscsid_process process = {.pid = listener > 1 ? (uint64_t)listener : 0};
 
-    if (mp_read_file(pidfile, text, sizeof text) < 0 ||
-        !mp_parse_u64(text, INT_MAX, &process.pid) || !start_time(process.pid, &process.start_time))
+    if ((process.pid == 0 || !start_time(process.pid, &process.start_time)) &&
+        (mp_read_file(pidfile, text, sizeof text) < 0 ||
+         !mp_parse_u64(text, INT_MAX, &process.pid) ||
+         !start_time(process.pid, &process.start_time)))
         memset(&process, 0, sizeof process);
     *ret_process = process;
 }

@@ -25,7 +25,8 @@
 #define ANSWER_CHECK (200 * MS)
 /* iscsid keeps a dead portal to itself until its login timeout: ask the portal ourselves. */
 #define PORTAL_CHECK_AFTER (1000 * MS)
-/* iscsid's own limit for a logout is 15 s (logout_timeout): longer without an answer, and it will not come. */
+/* iscsid's own limit for a logout is 15 s (logout_timeout): longer without an answer, and it will
+ * not come. */
 #define LOGOUT_SILENCE (20000 * MS)
 /* How long a session may take to show in sysfs, or to leave it, after iscsid said so. */
 #define SETTLE_LIMIT (5000 * MS)

@@ -34,8 +34,8 @@ struct mp_session_entry *mp_session_hold(struct mp_sessions *sessions,
 void mp_session_drop(struct mp_session_entry *entry);
 /* Something rests on this session now: it stays when the last holder goes. */
 void mp_session_keep(struct mp_session_entry *entry);
-/* A detach would log it out, but others hold it: the last one that goes does, unless something rests
- * on it then. */
+/* A detach would log it out, but others hold it: the last one that goes does, unless something
+ * rests on it then. */
 void mp_session_leave(struct mp_session_entry *entry);
 
 /* Wants the session up. login_timeout_s: what iscsid is told if it has to log in. */
