@@ -51,6 +51,18 @@ unit: native install ## C tests with sanitizers, tests/unit, tests/abi: neither 
 	-$(BIN)/pytest -W error --junitxml=$(RESULTS)/pytest.xml tests/unit tests/abi
 	@tools/tally.py $(RESULTS)/ctest.xml $(RESULTS)/pytest.xml
 
+# The engine on a fake host: a scripted iscsid, a sysfs tree, simulated ioctls; with sanitizers too.
+ASAN := $(shell gcc -print-file-name=libasan.so)
+.PHONY: fake
+fake: packages $(VENV)/ready ## the engine against a scripted iscsid: neither root nor a VM
+	mkdir -p $(RESULTS)
+	rm -f $(RESULTS)/fake.xml $(RESULTS)/fake-asan.xml
+	-$(BIN)/pytest -q --junitxml=$(RESULTS)/fake.xml tests/fake
+	-MANYPATH_FAKE_SANITIZE=address LD_PRELOAD=$(ASAN) PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS=detect_leaks=0 \
+	    $(BIN)/pytest -q --junitxml=$(RESULTS)/fake-asan.xml tests/fake
+	@tools/tally.py $(RESULTS)/fake.xml $(RESULTS)/fake-asan.xml
+
 .PHONY: fuzz
 fuzz: packages ## run each fuzz harness for FUZZ_SECONDS
 	CC=clang $(CMAKE) -S . -B $(BUILD)/fuzz -DMANYPATH_FUZZ=ON -DMANYPATH_FUZZ_SECONDS=$(FUZZ_SECONDS)
@@ -79,7 +91,7 @@ format: $(VENV)/ready ## rewrite the sources as lint wants them
 # TESTS selects guest tests: files, test ids or pytest options, separated by blanks.
 TESTS ?= tests/lab
 LAB_SUITE ?= bookworm
-LAB_TIMEOUT ?= 1800
+LAB_TIMEOUT ?= 2400
 LAB_ENV ?=
 STAGE := $(BUILD)/lab/stage
 LAB_PACKAGES := qemu-system-x86 mmdebstrap squashfs-tools-ng uidmap
@@ -118,20 +130,33 @@ lab-shell: lab-packages stage ## a root shell in the VM, with manypath installed
 demo: lab-packages stage ## the main job, shown: attach over four portals, lose one, detach
 	$(BOOT) run --timeout 600 -- python3 -u tests/lab/demo.py
 
+.PHONY: bench
+bench: lab-packages install ## micro benches here, manypath beside the floor in the VM
+	$(BIN)/pytest -q benches/test_micro.py
+	$(BIN)/python benches/lab/host.py
+
+# The long form of what `make test` samples: 100 cycles, both guests, multipathd stopped and running.
+.PHONY: soak
+soak: ## the long runs, about an hour
+	$(MAKE) lab LAB_SUITE=bookworm LAB_ENV='-e LAB_CYCLES=100' TESTS=tests/lab/test_cycles.py
+	$(MAKE) lab LAB_SUITE=trixie LAB_ENV='-e LAB_CYCLES=100' TESTS=tests/lab/test_cycles.py
+	$(MAKE) fuzz FUZZ_SECONDS=600
+
 # -- all of it -------------------------------------------------------------------------------------
 
 # Each suite runs even if one before it failed; the sum at the end decides.
 .PHONY: test
-test: ## lint, unit, short fuzz runs, and the lab in both guests; sums up
+test: ## lint, unit, fake host, short fuzz runs, and the lab in both guests; sums up
+	mkdir -p $(RESULTS)
 	rm -f $(RESULTS)/*.xml
 	-$(MAKE) lint
 	-$(MAKE) unit
 	-$(MAKE) fake
 	-$(MAKE) fuzz FUZZ_SECONDS=5
 	-$(MAKE) lab LAB_SUITE=bookworm
-	-$(MAKE) lab LAB_SUITE=trixie TESTS="$(TRIXIE_TESTS)"
-	@tools/tally.py $(addprefix $(RESULTS)/,lint.xml ctest.xml pytest.xml fake.xml fuzz.xml \
-	    lab-bookworm.xml lab-trixie.xml)
+	-$(MAKE) lab LAB_SUITE=trixie
+	@tools/tally.py $(addprefix $(RESULTS)/,lint.xml ctest.xml pytest.xml fake.xml fake-asan.xml \
+	    fuzz.xml lab-bookworm.xml lab-trixie.xml)
 
 # -- packages --------------------------------------------------------------------------------------
 
