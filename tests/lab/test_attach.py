@@ -242,6 +242,6 @@ def test_no_record_is_left_for_iscsiadm(lab: Lab, iscsid: Iscsid) -> None:
     properties = lab.export(lab.volume(), lab.portals(1)).properties
     attach(properties)
     records = iscsiadm("-m", "node")
-    assert records.returncode != 0
+    assert records.returncode != 0, records.stdout
     detach(properties)
     assert_nothing_left(lab)

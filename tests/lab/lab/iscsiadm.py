@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.network import Portal
 from lab.target import Chap
 
-DATABASE = Path("/etc/iscsi")
+DATABASES = (Path("/etc/iscsi"), Path("/var/lib/iscsi"))  # the second since Debian 13
 NO_SESSIONS = 21  # exit status: nothing to log out of
 
 
@@ -49,5 +49,6 @@ def logout_all() -> subprocess.CompletedProcess[str]:
 
 def forget_records() -> None:
     """Empty the node and discovery databases."""
-    for name in ("nodes", "send_targets", "ifaces", "static"):
-        shutil.rmtree(DATABASE / name, ignore_errors=True)
+    for database in DATABASES:
+        for name in ("nodes", "send_targets", "ifaces", "static"):
+            shutil.rmtree(database / name, ignore_errors=True)
