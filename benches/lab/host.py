@@ -59,7 +59,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--suite", help="the guest's Debian: bookworm or trixie")
-    parser.add_argument("--timeout", type=int, default=3600, help="seconds, boot included")
+    parser.add_argument("--timeout", type=int, default=5400, help="seconds, boot included")
     parser.add_argument("--results", type=Path, default=BUILD / "results")
     arguments, for_guest = parser.parse_known_args()
     make_stage()
