@@ -57,6 +57,7 @@ struct mp_client {
     struct exchange_list in_flight;
     struct exchange_list finished; /* freed at the end of the turn */
     unsigned in_flight_count;
+    uint64_t answered_ns; /* when iscsid answered a request the last time, 0: never */
     struct mp_timer retry;
 
     enum layout_state layout_state;
@@ -388,6 +389,7 @@ static void answered(struct mp_exchange *exchange)
         return;
     }
     answer.iscsid_code = reply.error;
+    exchange->client->answered_ns = mp_now_ns();
     finish(exchange, &answer);
 }
 
@@ -597,4 +599,9 @@ struct mp_exchange *mp_client_logout(struct mp_client *client, int32_t sid, mp_a
 uint64_t mp_exchange_sent_ns(const struct mp_exchange *exchange)
 {
     return exchange->sent_ns;
+}
+
+uint64_t mp_client_answered_ns(const struct mp_client *client)
+{
+    return client->answered_ns;
 }

@@ -23,7 +23,8 @@
 /* iscsid 2.1.10 never answers a login with manual scan (open-iscsi issue 484): look for ourselves.
  */
 #define ANSWER_CHECK (200 * MS)
-/* iscsid keeps a dead portal to itself until its login timeout: ask the portal ourselves. */
+/* iscsid keeps a dead portal to itself until its login timeout: when it has been silent towards
+ * everybody for this long, so is not just busy with other logins, ask the portal ourselves. */
 #define PORTAL_CHECK_AFTER (1000 * MS)
 /* iscsid's own limit for a logout is 15 s (logout_timeout): longer without an answer, and it will
  * not come. */
@@ -354,8 +355,12 @@ static void login_late(struct mp_session_entry *entry)
         return;
     }
     mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
+    uint64_t since_ns = mp_client_answered_ns(handle->client);
+
+    if (since_ns < sent_ns)
+        since_ns = sent_ns;
     if (result != -EAGAIN && !LIST_EMPTY(&entry->logins) && !entry->checked &&
-        mp_now_ns() - sent_ns > PORTAL_CHECK_AFTER)
+        mp_now_ns() - since_ns > PORTAL_CHECK_AFTER)
         check_portal(entry);
 }
 

@@ -16,6 +16,7 @@ from lab.target import Export, TargetServer, Volume
 from lab.tools import run, wait_until
 
 SETTLE = 10.0  # seconds the kernel gets to finish what a test started
+UDEV = 600.0  # its queue is long after a hundred attaches on emulated processors
 
 
 class Lab:
@@ -64,7 +65,7 @@ class Lab:
 
     def settle(self) -> None:
         """Wait until udev has handled every event."""
-        run("udevadm", "settle", "--timeout=60")
+        run("udevadm", "settle", f"--timeout={UDEV:g}", timeout=UDEV + 10)
 
     def log_out(self) -> None:
         """Log every session out with iscsiadm. iscsid refuses while it reconnects one, so again."""
