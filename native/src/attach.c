@@ -1060,15 +1060,21 @@ static void attach_cancel(struct manypath_operation *operation, int code)
         struct attach_path *path = &attach->paths[i];
 
         ready += path->step == PATH_READY;
-        if (path->step == PATH_LOGIN)
+        if (path->step == PATH_LOGIN && path->session != NULL)
             mp_session_pending(path->session, &path->error);
     }
     if (code == MANYPATH_E_TIMEOUT && attach->step == VOLUME_PATHS)
         volume_error(attach, ready);
     else
         mp_error(&operation->error, code,
-                 attach->step == VOLUME_MAP ? MANYPATH_PHASE_MAP : MANYPATH_PHASE_LOGIN, 0,
-                 code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the attach was cancelled");
+                 attach->step == VOLUME_MAP       ? MANYPATH_PHASE_MAP
+                 : attach->step == VOLUME_PREPARE ? MANYPATH_PHASE_PREPARE
+                                                  : MANYPATH_PHASE_LOGIN,
+                 0, "%s%s",
+                 code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the attach was cancelled",
+                 attach->step == VOLUME_PREPARE
+                     ? " before it began: another operation on the same LUN had not ended"
+                     : "");
     if (code == MANYPATH_E_TIMEOUT)
         operation->error.code = MANYPATH_E_TIMEOUT;
     volume_fail(attach);
@@ -1156,6 +1162,7 @@ static void attach_free(struct manypath_operation *operation)
 
     manypath_attachment_free(attach->attachment);
     manypath_paths_free(attach->results);
+    free(attach->operation.targets);
     free(attach->paths);
     free(attach);
 }
@@ -1218,7 +1225,8 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
         path->target = targets[i];
         path->fd = path->sid = path->host = -1;
     }
-    free(targets);
+    attach->operation.targets = targets;
+    attach->operation.target_count = count;
     *ret_operation = &attach->operation;
     return 0;
 }

@@ -57,8 +57,6 @@ struct detach_session {
 struct detach {
     struct manypath_operation operation;
     enum detach_step step;
-    size_t target_count;
-    struct mp_target *targets;
     size_t disk_count;
     struct detach_disk *disks;
     size_t session_count;
@@ -485,8 +483,8 @@ static void detach_begin(struct manypath_operation *operation)
         fail(detach, &error);
         return;
     }
-    for (size_t i = 0; i < detach->target_count; i++)
-        find_target(detach, &detach->targets[i], sessions, count);
+    for (size_t i = 0; i < detach->operation.target_count; i++)
+        find_target(detach, &detach->operation.targets[i], sessions, count);
     free(sessions);
     for (size_t i = 0; i < detach->session_count; i++)
         held = held && detach->sessions[i].entry != NULL;
@@ -532,7 +530,7 @@ static void detach_free(struct manypath_operation *operation)
 
     manypath_detachment_free(detach->detachment);
     free(detach->maps);
-    free(detach->targets);
+    free(detach->operation.targets);
     free(detach->disks);
     free(detach->sessions);
     free(detach);
@@ -549,11 +547,11 @@ int mp_detach_new(struct manypath *handle, const struct manypath_detach_request 
     detach = calloc(1, sizeof *detach);
     if (detach == NULL)
         return mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_REQUEST, ENOMEM, "out of memory");
-    result = mp_request_targets(request->targets, request->target_count, &detach->targets,
-                                &detach->target_count, err);
+    result = mp_request_targets(request->targets, request->target_count, &detach->operation.targets,
+                                &detach->operation.target_count, err);
     if (result == 0) {
-        detach->disks = calloc(detach->target_count, sizeof *detach->disks);
-        detach->sessions = calloc(detach->target_count, sizeof *detach->sessions);
+        detach->disks = calloc(detach->operation.target_count, sizeof *detach->disks);
+        detach->sessions = calloc(detach->operation.target_count, sizeof *detach->sessions);
         detach->detachment = calloc(1, sizeof *detach->detachment);
         if (detach->disks == NULL || detach->sessions == NULL || detach->detachment == NULL)
             result =

@@ -3,6 +3,7 @@
 
 #include "client.h"
 #include "error.h"
+#include "request.h"
 #include "session.h"
 #include "text.h"
 
@@ -191,21 +192,70 @@ static void uevents_ready(struct mp_source *source, uint32_t epoll_events)
 
 /* ---- operations ---- */
 
-static void operation_timer(struct mp_timer *timer)
+static bool conflicts(const struct mp_operation_list *list,
+                      const struct manypath_operation *operation)
 {
-    struct manypath_operation *operation =
-        (struct manypath_operation *)((char *)timer - offsetof(struct manypath_operation, timer));
+    const struct manypath_operation *other;
 
-    operation->cancel(operation, MANYPATH_E_TIMEOUT);
+    TAILQ_FOREACH(other, list, link)
+    {
+        if (other == operation)
+            return false; /* those behind it in the queue wait for it */
+        if (mp_targets_overlap(other->targets, other->target_count, operation->targets,
+                               operation->target_count))
+            return true;
+    }
+    return false;
 }
 
-static void begin_operation(struct manypath *handle, struct manypath_operation *operation)
+static void take_from_queue(struct manypath *handle, struct manypath_operation *operation)
 {
+    TAILQ_REMOVE(&handle->queued, operation, link);
     TAILQ_INSERT_TAIL(&handle->operations, operation, link);
+    operation->begun = true;
     operation->begin_ns = mp_now_ns();
+}
+
+/* Two operations on one LUN would take each other's disks away: the later one begins when nothing of
+ * the earlier one runs any more, not even in the background. */
+static bool begin_queued(struct manypath *handle)
+{
+    struct manypath_operation *operation = TAILQ_FIRST(&handle->queued);
+    bool any = false;
+
+    while (operation != NULL) {
+        struct manypath_operation *next = TAILQ_NEXT(operation, link);
+
+        if (!conflicts(&handle->operations, operation) && !conflicts(&handle->ending, operation) &&
+            !conflicts(&handle->queued, operation)) {
+            take_from_queue(handle, operation);
+            operation->begin(operation);
+            any = true;
+        }
+        operation = next;
+    }
+    return any;
+}
+
+static void cancel_operation(struct manypath_operation *operation, int code)
+{
+    if (!operation->begun)
+        take_from_queue(operation->handle, operation);
+    operation->cancel(operation, code);
+}
+
+static void operation_timer(struct mp_timer *timer)
+{
+    cancel_operation(
+        (struct manypath_operation *)((char *)timer - offsetof(struct manypath_operation, timer)),
+        MANYPATH_E_TIMEOUT);
+}
+
+static void queue_operation(struct manypath *handle, struct manypath_operation *operation)
+{
+    TAILQ_INSERT_TAIL(&handle->queued, operation, link);
     operation->timer.fire = operation_timer;
     mp_engine_arm(handle, &operation->timer, operation->deadline_ns);
-    operation->begin(operation);
 }
 
 void mp_operation_deliver(struct manypath_operation *operation)
@@ -231,9 +281,10 @@ void mp_operation_release(struct manypath_operation *operation)
     operation->free(operation);
 }
 
-static void release_idle(struct manypath *handle)
+static bool release_idle(struct manypath *handle)
 {
     struct manypath_operation *operation = TAILQ_FIRST(&handle->ending);
+    bool any = false;
 
     while (operation != NULL) {
         struct manypath_operation *next = TAILQ_NEXT(operation, link);
@@ -241,20 +292,22 @@ static void release_idle(struct manypath *handle)
         if (operation->idle(operation)) {
             TAILQ_REMOVE(&handle->ending, operation, link);
             mp_operation_release(operation);
+            any = true;
         }
         operation = next;
     }
+    return any;
 }
 
-static void take_cancels(struct manypath *handle)
+static void take_cancels(struct mp_operation_list *list)
 {
-    struct manypath_operation *operation = TAILQ_FIRST(&handle->operations);
+    struct manypath_operation *operation = TAILQ_FIRST(list);
 
     while (operation != NULL) {
         struct manypath_operation *next = TAILQ_NEXT(operation, link);
 
         if (atomic_load(&operation->cancel_requested))
-            operation->cancel(operation, MANYPATH_E_CANCELLED);
+            cancel_operation(operation, MANYPATH_E_CANCELLED);
         operation = next;
     }
 }
@@ -287,10 +340,12 @@ static void wake_ready(struct mp_source *source, uint32_t epoll_events)
         struct manypath_operation *operation = TAILQ_FIRST(&submitted);
 
         TAILQ_REMOVE(&submitted, operation, link);
-        begin_operation(handle, operation);
+        queue_operation(handle, operation);
     }
-    if (cancels)
-        take_cancels(handle);
+    if (cancels) {
+        take_cancels(&handle->operations);
+        take_cancels(&handle->queued);
+    }
 }
 
 static bool stopping(struct manypath *handle)
@@ -319,8 +374,13 @@ static void *loop_main(void *argument)
                 source->ready(source, events[i].events);
         }
         fire_timers(handle);
-        mp_client_turn(handle->client);
-        release_idle(handle);
+        bool more = true;
+
+        while (more) { /* what ends makes room for what is queued, and that has requests to send */
+            mp_client_turn(handle->client);
+            more = release_idle(handle);
+            more = begin_queued(handle) || more;
+        }
     }
     return NULL;
 }
@@ -446,6 +506,7 @@ void mp_engine_stop(struct manypath *handle)
     handle->heap_size = handle->heap_capacity = 0;
     free(handle->heap);
     handle->heap = NULL;
+    TAILQ_CONCAT(&handle->operations, &handle->queued, link);
     TAILQ_CONCAT(&handle->operations, &handle->submitted, link);
     while ((operation = TAILQ_FIRST(&handle->operations)) != NULL) {
         mp_error(&operation->error, MANYPATH_E_CANCELLED, MANYPATH_PHASE_NONE, 0,

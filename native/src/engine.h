@@ -44,6 +44,8 @@ struct mp_device_watch {
     void (*seen)(struct mp_device_watch *watch, const struct mp_uevent *event);
 };
 
+struct mp_target; /* request.h: a portal, a name, a LUN */
+
 /* One operation. Embedded first in struct mp_attach and struct mp_detach. */
 struct manypath_operation {
     TAILQ_ENTRY(manypath_operation) link;
@@ -53,6 +55,9 @@ struct manypath_operation {
     atomic_bool complete;
     atomic_bool cancel_requested;
     bool delivered; /* the result is set and belongs to the caller; what is left is cleaning up */
+    struct mp_target *targets; /* what it works on: no other operation does meanwhile */
+    size_t target_count;
+    bool begun;
     uint64_t submit_ns;
     uint64_t begin_ns;
     uint64_t deadline_ns;
@@ -88,8 +93,9 @@ struct manypath {
     struct mp_pool *pool;
     struct mp_timer **heap;
     size_t heap_size, heap_capacity;
-    struct mp_operation_list operations;
-    struct mp_operation_list ending; /* delivered, not idle yet */
+    struct mp_operation_list queued;     /* an earlier one works on the same LUN */
+    struct mp_operation_list operations; /* begun */
+    struct mp_operation_list ending;     /* delivered, not idle yet */
     struct mp_device_watch_list watches;
     struct mp_client *client;
     struct mp_sessions *sessions;

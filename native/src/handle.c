@@ -34,6 +34,7 @@ int manypath_open(const struct manypath_options *options, struct manypath **ret_
     if (handle != NULL) {
         pthread_mutex_init(&handle->lock, NULL);
         TAILQ_INIT(&handle->submitted);
+        TAILQ_INIT(&handle->queued);
         TAILQ_INIT(&handle->operations);
         TAILQ_INIT(&handle->ending);
         TAILQ_INIT(&handle->watches);

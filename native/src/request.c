@@ -86,6 +86,16 @@ static bool same_target(const struct mp_target *a, const struct mp_target *b)
            strcmp(a->iqn, b->iqn) == 0;
 }
 
+bool mp_targets_overlap(const struct mp_target *a, size_t a_count, const struct mp_target *b,
+                        size_t b_count)
+{
+    for (size_t i = 0; i < a_count; i++)
+        for (size_t k = 0; k < b_count; k++)
+            if (same_target(&a[i], &b[k]))
+                return true;
+    return false;
+}
+
 int mp_request_targets(const struct manypath_target *targets, size_t count,
                        struct mp_target **ret_targets, size_t *ret_count,
                        struct manypath_error *err)

@@ -18,6 +18,9 @@ struct mp_target {
 int mp_request_targets(const struct manypath_target *targets, size_t count,
                        struct mp_target **ret_targets, size_t *ret_count,
                        struct manypath_error *err);
+/* Is a LUN in both? */
+bool mp_targets_overlap(const struct mp_target *a, size_t a_count, const struct mp_target *b,
+                        size_t b_count);
 int mp_request_timeout(uint32_t timeout_ms, struct manypath_error *err);
 
 /* Initialises the common part: eventfd, references, deadline. */

@@ -26,6 +26,8 @@
 /* iscsid keeps a dead portal to itself until its login timeout: when it has been silent towards
  * everybody for this long, so is not just busy with other logins, ask the portal ourselves. */
 #define PORTAL_CHECK_AFTER (1000 * MS)
+/* How long iscsid's answer to a logout is waited for although the session looks gone. */
+#define LOGOUT_PATIENCE (2000 * MS)
 /* iscsid's own limit for a logout is 15 s (logout_timeout): longer without an answer, and it will
  * not come. */
 #define LOGOUT_SILENCE (20000 * MS)
@@ -499,16 +501,18 @@ static void begin_logout(struct mp_session_entry *entry)
     mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
 }
 
-/* No answer yet, which others may wait for too: is the session gone all the same? */
+/* No answer yet, which others may wait for too: is the session gone all the same? Not asked at once: a
+ * session loses its attributes some time before the kernel, and then iscsid, are done with it. */
 static void logout_late(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
     uint64_t sent_ns = mp_exchange_sent_ns(entry->exchange);
+    uint64_t silence_ns = sent_ns != 0 ? mp_now_ns() - sent_ns : 0;
     enum mp_session_state state;
-    bool gone = sent_ns != 0 &&
+    bool gone = silence_ns > LOGOUT_PATIENCE &&
                 mp_sysfs_session_state(handle->host->sysfs_root, entry->sid, &state) == -ENOENT;
 
-    if (!gone && (sent_ns == 0 || mp_now_ns() - sent_ns < LOGOUT_SILENCE)) {
+    if (!gone && silence_ns < LOGOUT_SILENCE) {
         mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
         return;
     }

@@ -245,8 +245,8 @@ class FakeDm:
             record += bytes(-len(record) % 8) + struct.pack("=2I", 0, 1)
             record += item.uuid.encode() + b"\0"
             records.append(bytearray(record + bytes(-len(record) % 8)))
-        for record in records[:-1]:
-            struct.pack_into("=I", record, 8, len(record))
+        for made in records[:-1]:
+            struct.pack_into("=I", made, 8, len(made))
         return b"".join(records) or bytes(16)
 
 

@@ -6,8 +6,9 @@ device-mapper in memory (dm.py) and a scripted iscsid (iscsid.py).
         volume = host.export(iqn, lun=1)
         attachment = host.handle.attach(host.targets(volume, 4)).finish()
 
-Every call of the library into the fake kernel passes a *point*: "scan", "delete", "inquiry", "size",
-"open" (exclusive), "fsync", and "dm.create" and so on. At points tests make things fail, block or happen:
+Every call of the library into the fake kernel passes a *point*: "scan", "delete", "inquiry",
+"size", "open" (exclusive), "fsync", and "dm.create" and so on. At points tests make things fail,
+block or happen:
 
     host.fail("dm.load", errno.EBUSY, times=3)
     gate = host.block("inquiry", "sda")    # ... gate.reached(); gate.release()
@@ -22,6 +23,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -32,7 +34,7 @@ from typing import Any
 
 from fake.dm import MAJOR, Dev, FakeDm, Map
 from fake.iscsid import FakeIscsid, Session
-from fake.library import Handle, Library, Target, ffi
+from fake.library import PATIENCE, Handle, Library, Target, ffi
 
 IQN = "iqn.2010-10.org.example:vol"
 SIZE = 1 << 30
@@ -43,7 +45,7 @@ _numbers = itertools.count()
 
 def until(condition: Callable[[], Any], seconds: float = 5.0) -> bool:
     """Wait for something that nobody announces."""
-    limit = time.monotonic() + seconds
+    limit = time.monotonic() + seconds * PATIENCE
     while not condition():
         if time.monotonic() > limit:
             return bool(condition())
@@ -125,7 +127,7 @@ class Gate:
 class Rule:
     point: str
     subject: str | None
-    action: Callable[[], int | None]
+    action: Callable[[], object]
     times: int | None
 
 
@@ -134,8 +136,8 @@ def no_delay(disk: Disk) -> float | None:
 
 
 class FakeHost:
-    """See the module. `device_delay(disk)` tells how long after the scan a block device appears: 0 is
-    within it, None is when the test calls appear().
+    """See the module. `device_delay(disk)` tells how long after the scan a block device appears: 0
+    is within it, None is when the test calls appear().
     """
 
     current: FakeHost | None = None
@@ -159,6 +161,7 @@ class FakeHost:
         self._disk_numbers = itertools.count()
         self._sockets: list[socket.socket] = []
         self._listeners: list[socket.socket] = []
+        self._served: set[tuple[str, int]] = set()
         self._timers: list[threading.Timer] = []
         self._handles: list[Handle] = []
         for name in ("iscsi_session", "iscsi_connection", "scsi_host", "scsi_device"):
@@ -170,8 +173,14 @@ class FakeHost:
         (self.dev / "mapper" / "control").touch()
         self.name = f"mp-fake-{os.getpid()}-{next(_numbers)}"
         self.set_iscsid_pid(os.getpid())
+        self.foreground = False  # "iscsid -f": the process that listens lives
+        self._listening = 0
         self.iscsid = FakeIscsid(
-            self.name, on_login=self._on_login, on_logout=self._on_logout, **iscsid
+            self.name,
+            on_login=self._on_login,
+            on_logout=self._on_logout,
+            listen=self._listen,
+            **iscsid,
         )
 
     # --- for tests: running ----------------------------------------------------------------------
@@ -193,6 +202,7 @@ class FakeHost:
                 handle.close()
         wedged = self.iscsid.blocked
         self.iscsid.__exit__(kind, error, trace)
+        self._stop_listening()
         for item in self._sockets + self._listeners:
             item.close()
         # jobs that were abandoned may still be on their way out
@@ -243,9 +253,19 @@ class FakeHost:
         self._exports[iqn, lun, address] = volume
         return volume
 
-    def targets(self, count: int = 1, *, iqn: str = IQN, lun: int = 1, port: int = 3260) -> list[Target]:
-        """Portals 127.0.1.1 and so on: nobody listens there, but iscsid says that somebody does."""
-        return [Target(f"127.0.1.{i + 1}", port, iqn, lun) for i in range(count)]
+    def targets(
+        self, count: int = 1, *, iqn: str = IQN, lun: int = 1, port: int = 3260
+    ) -> list[Target]:
+        """Portals 127.0.1.1 and so on."""
+        return self.serve([Target(f"127.0.1.{i + 1}", port, iqn, lun) for i in range(count)])
+
+    def serve(self, targets: list[Target]) -> list[Target]:
+        """Accept TCP connections there: the library asks portals itself when iscsid is slow."""
+        for portal in {(target.address, target.port) for target in targets} - self._served:
+            self._served.add(portal)
+            with contextlib.suppress(OSError):  # in use: then somebody else does
+                self._listeners.append(socket.create_server(portal))
+        return targets
 
     def listen(self, count: int = 1, *, iqn: str = IQN, lun: int = 1) -> list[Target]:
         """Portals that accept TCP connections, for logins that take their time."""
@@ -281,11 +301,11 @@ class FakeHost:
     def call(
         self,
         point: str,
-        action: Callable[[], int | None],
+        action: Callable[[], object],
         subject: str | None = None,
         times: int | None = 1,
     ) -> None:
-        """Run it when the library comes here; what it returns, if negative, is the result."""
+        """Run it when the library comes here; a number that it returns is the result."""
         self._rules.append(Rule(point, subject, action, times))
 
     def fail(
@@ -311,11 +331,26 @@ class FakeHost:
                 rule.times -= 1
                 if rule.times == 0:
                     self._rules.remove(rule)
-        return rule.action() or 0
+        result = rule.action()
+        return result if isinstance(result, int) else 0
 
     def passed(self, name: str) -> list[str]:
         with self.lock:
             return [subject for point, subject in self.calls if point == name]
+
+    # --- iscsid's processes ----------------------------------------------------------------------
+
+    def _listen(self, listener: socket.socket, backlog: int) -> None:
+        self._stop_listening()
+        made = self.library.c.mp_fake_listen(listener.fileno(), backlog, self.foreground)
+        assert made > 0, os.strerror(-made)
+        self._listening = made if self.foreground else 0
+
+    def _stop_listening(self) -> None:
+        if self._listening:
+            os.kill(self._listening, signal.SIGKILL)
+            os.waitpid(self._listening, 0)
+        self._listening = 0
 
     # --- sessions --------------------------------------------------------------------------------
 
@@ -387,9 +422,7 @@ class FakeHost:
             address = (number, channel, target, lun)
             folder = session.folder / f"target{number}:{channel}:{target}"
             folder /= f"{number}:{channel}:{target}:{lun}"
-            disk = Disk(
-                disk_name(index), (8, 16 * index), address, session, volume, folder
-            )
+            disk = Disk(disk_name(index), (8, 16 * index), address, session, volume, folder)
             folder.mkdir(parents=True)
             for name, text in (("state", "running"), ("dh_state", "alua"), ("delete", "")):
                 (folder / name).write_text(f"{text}\n")
@@ -586,7 +619,7 @@ def disk_name(index: int) -> str:
 
 
 def threads() -> dict[int, str]:
-    """This process's threads and their names, Python's and others."""
+    """Our threads and their names, Python's and others."""
     found = {}
     for item in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
@@ -606,7 +639,7 @@ _installed: list[Any] = []
 
 def install(library: Library) -> None:
     """The hooks, once; they serve whichever host is current."""
-    global _others  # noqa: PLW0603
+    global _others
     if _installed:
         return
     _others = worker_threads()
@@ -625,7 +658,7 @@ def _hook(name: str) -> Callable[..., int]:
             return -errno.ENODEV
         try:
             result: int = getattr(host, name)(*arguments)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             host.failures.append(error)
             return -errno.EIO
         return result
@@ -639,4 +672,4 @@ def at_most(seconds: float) -> Iterator[None]:
     begin = time.monotonic()
     yield
     taken = time.monotonic() - begin
-    assert taken <= seconds, f"took {taken:.3f} s instead of at most {seconds} s"
+    assert taken <= seconds * PATIENCE, f"took {taken:.3f} s instead of at most {seconds} s"

@@ -230,6 +230,7 @@ class FakeIscsid:
         initiator: str = "iqn.2016-04.com.open-iscsi:fake",
         first_sid: int = 1,
         eof_wait: float = 0.25,
+        listen: Callable[[socket.socket, int], None] = socket.socket.listen,
     ) -> None:
         self.name = name
         self.layout = layout
@@ -243,6 +244,7 @@ class FakeIscsid:
         self.allowed_uid = os.geteuid() if allowed_uid is None else allowed_uid
         self.config = {INAME: initiator, IALIAS: "", CONFIG_FILE: "/etc/iscsi/iscsid.conf"}
         self.eof_wait = eof_wait
+        self.listen = listen
         self.handlers: dict[int, Handler] = {}
         self.requests: list[Request] = []
         self.sessions: dict[int, Session] = {}
@@ -297,7 +299,7 @@ class FakeIscsid:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Without a NUL behind the name, as iscsid has it: addrlen is 2 + 1 + len(name).
         listener.bind(b"\0" + self.name.encode())
-        listener.listen(self.backlog)
+        self.listen(listener, self.backlog)
         self._listener = listener
         for target in (self._serve, self._finish):
             thread = threading.Thread(target=target, name=f"{self.name}-{target.__name__}")

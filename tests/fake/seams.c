@@ -15,12 +15,14 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <scsi/sg.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 struct mp_fake_hooks {
@@ -56,6 +58,29 @@ static bool path_of(int fd, char *path, size_t size)
         return false;
     path[length] = '\0';
     return true;
+}
+
+/* listen() in a child: the library sees that process as the listener. It is gone when this returns,
+ * as the one that iscsid forks from, or stays, stopped, as iscsid -f. Returns its pid. */
+__attribute__((visibility("default"))) int mp_fake_listen(int fd, int backlog, bool stay);
+
+int mp_fake_listen(int fd, int backlog, bool stay)
+{
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0) {
+        if (listen(fd, backlog) < 0)
+            _exit(1);
+        if (stay) {
+            close_range(0, ~0U, 0);
+            raise(SIGSTOP);
+        }
+        _exit(0);
+    }
+    if (child < 0 || waitpid(child, &status, WUNTRACED) < 0)
+        return -errno;
+    return WIFSTOPPED(status) || WEXITSTATUS(status) == 0 ? child : -EIO;
 }
 
 int mp_dm_ioctl(int fd, unsigned long request, void *argument)
@@ -129,7 +154,8 @@ static int write_attribute(int fd, const void *bytes, size_t size)
     struct stat status;
 
     if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || size >= sizeof text ||
-        !path_of(fd, path, sizeof path) || (!ends_with(path, "/scan") && !ends_with(path, "/delete")))
+        !path_of(fd, path, sizeof path) ||
+        (!ends_with(path, "/scan") && !ends_with(path, "/delete")))
         return 1;
     memcpy(text, bytes, size);
     text[size] = '\0';

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -139,11 +140,27 @@ def test_asked_each_time_without_pid_file(host: FakeHost) -> None:
     assert len(host.iscsid.of(INAME)) == before + 1
 
 
+def test_listener_tells_which_process(host: FakeHost) -> None:
+    """iscsid -f writes no pid file, but is the one that listens."""
+    (host.run / "iscsid.pid").unlink()
+    host.iscsid.stop()
+    host.foreground = True
+    host.iscsid.start()
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    before = len(host.iscsid.of(INAME))
+    host.handle.detach(host.targets(2)).finish()
+    assert len(host.iscsid.of(INAME)) == before
+
+
+@pytest.mark.parametrize("foreground", [False, True], ids=["forked", "-f"])
 @pytest.mark.parametrize(("before", "after"), [(16104, 16112), (16136, 12856), (8392, 16088)])
 def test_upgrade_between_operations(
-    library: Library, tmp_path: Path, before: int, after: int
+    library: Library, tmp_path: Path, before: int, after: int, foreground: bool
 ) -> None:
-    with FakeHost(library, tmp_path, request_size=before) as host:
+    host = FakeHost(library, tmp_path, request_size=before)
+    host.foreground = foreground
+    with host:
         host.export()
         host.export(lun=2, iqn=f"{IQN}2")
         host.handle.attach(host.targets(2)).finish()
@@ -161,8 +178,11 @@ def test_upgrade_between_operations(
 
 
 def test_upgrade_unnoticed(library: Library, tmp_path: Path) -> None:
-    """The pid file tells nothing, but a larger iscsid drops what is too short: ask again."""
+    """The same process listens, but a larger iscsid drops what is too short: ask again."""
+    listen = socket.socket.listen
     with FakeHost(library, tmp_path, request_size=16104) as host:
+        host.iscsid.listen = listen
+        host.iscsid.restart()
         host.export()
         host.export(lun=2)
         host.handle.attach(host.targets(1)).finish()

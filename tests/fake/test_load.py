@@ -14,7 +14,7 @@ import pytest
 
 from fake.host import IQN, Disk, FakeHost, Volume, until, worker_threads
 from fake.iscsid import Request
-from fake.library import Failure, Target
+from fake.library import Target
 
 VOLUMES, PATHS = 64, 4
 
@@ -60,7 +60,7 @@ def test_all_at_once(host: FakeHost, seed: int) -> None:
     host.iscsid.login_delay = host.iscsid.logout_delay = login
     host.device_delay = delay
     for point in ("scan", "inquiry", "dm.load", "delete"):
-        host.call(point, lambda: time.sleep(some(0.005)), times=None)  # type: ignore[func-returns-value]
+        host.call(point, lambda: time.sleep(some(0.005)), times=None)
     offers = [offer(host, number) for number in range(VOLUMES)]
     before = descriptors(), worker_threads()
     handle = host.open()
@@ -75,7 +75,7 @@ def test_all_at_once(host: FakeHost, seed: int) -> None:
                 assert [path.state for path in made.paths] == ["ACTIVE"] * PATHS
             for operation in [handle.detach(targets, timeout=60.0) for _, targets in part]:
                 operation.finish()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(offers[i::2],)) for i in range(2)]
@@ -105,28 +105,23 @@ def test_anything_goes(host: FakeHost, seed: int) -> None:
         with lock:
             return chance.uniform(0.0, most)
 
-    host.iscsid.login_delay = host.iscsid.logout_delay = lambda request: some(0.02)
-    host.device_delay = lambda disk: some(0.01)
+    host.iscsid.login_delay = host.iscsid.logout_delay = lambda _: some(0.02)
+    host.device_delay = lambda _: some(0.01)
     handle = host.open()
     failures: list[BaseException] = []
-    known = {"CANCELLED", "TIMEOUT", "LUN_NOT_FOUND", "DEVICE", "SESSION", "IN_USE", "MAP"}
+    known = {"OK", "CANCELLED", "TIMEOUT", "LUN_NOT_FOUND", "DEVICE", "SESSION", "IN_USE", "MAP"}
 
     def work(mine: list[tuple[Volume, list[Target]]], dice: random.Random) -> None:
         try:
             for _ in range(40):
-                volume, targets = dice.choice(mine)
+                _, targets = dice.choice(mine)
                 begin = handle.attach if dice.random() < 0.6 else handle.detach
-                operation = begin(targets, timeout=dice.choice([0.02, 0.1, 5.0]))  # type: ignore[operator]
+                operation = begin(targets, timeout=dice.choice([0.02, 0.1, 5.0]))
                 if dice.random() < 0.3:
                     operation.wait(dice.uniform(0.0, 0.05))
                     operation.cancel()
-                try:
-                    made = operation.finish(limit=8.0)
-                except Failure as error:
-                    assert error.code in known, error
-                else:
-                    assert getattr(made, "wwid", volume.wwid) == volume.wwid
-        except BaseException as error:  # noqa: BLE001
+                assert operation.code() in known
+        except BaseException as error:
             failures.append(error)
 
     # every thread has volumes of its own, on targets that it shares with the others
@@ -190,10 +185,7 @@ def test_nothing_grows_in_one_handle(host: FakeHost) -> None:
         handle.detach(targets).finish()
         operation = handle.attach(targets)
         operation.cancel()
-        try:
-            operation.finish()
-        except Failure as error:
-            assert error.code == "CANCELLED"
+        assert operation.code() in ("OK", "CANCELLED")
         assert handle.attach([t._replace(lun=99) for t in targets]).failure()
         handle.detach(targets).finish()
         host.iscsid.requests.clear()

@@ -10,7 +10,7 @@ import pytest
 
 from fake.host import IQN, FakeHost, at_most, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Default, Handler, Request
-from fake.library import Target
+from fake.library import PATIENCE, Target
 
 STRAGGLER_GRACE = 2.0  # attach.c
 
@@ -75,10 +75,8 @@ def test_first_volume_does_not_wait_for_the_last(host: FakeHost) -> None:
     for number in range(8):
         host.export(f"{IQN}{number}")
         operations.append(host.handle.attach(host.targets(4, iqn=f"{IQN}{number}")))
-    assert operations[0].wait(5.0)
-    assert len([r for r in host.iscsid.of(LOGIN) if r.outcome == "answered"]) <= 20
-    for operation in operations:
-        operation.finish()
+    made = [operation.finish() for operation in operations]
+    assert made[0].times.login_ns + 200_000_000 < made[-1].times.login_ns
 
 
 # --- shared ---------------------------------------------------------------------------------------
@@ -100,7 +98,7 @@ def test_two_volumes_share_logins(host: FakeHost) -> None:
 
 def test_shared_login_fails_for_both(host: FakeHost) -> None:
     host.iscsid.login_delay = 0.1
-    host.iscsid.handlers[LOGIN] = lambda request: Answer(24, delay=0.1)
+    host.iscsid.handlers[LOGIN] = lambda _: Answer(24, delay=0.1)
     operations = [host.handle.attach(host.targets(1, lun=lun)) for lun in (1, 2, 3)]
     assert [operation.failure().code for operation in operations] == ["AUTH"] * 3
     assert host.logins == 1
@@ -150,7 +148,7 @@ def test_one_of_two_is_cancelled(host: FakeHost) -> None:
 )
 def test_error_codes(host: FakeHost, error: int, code: str) -> None:
     host.export()
-    host.iscsid.handlers[LOGIN] = lambda request: Answer(error)
+    host.iscsid.handlers[LOGIN] = lambda _: Answer(error)
     found = host.handle.attach(host.targets(2)).failure()
     assert (found.code, found.phase, found.iscsid_code) == (code, "login", error)
     assert (found.address, found.port) == ("127.0.1.1", 3260)
@@ -305,7 +303,7 @@ def test_silent_portal(host: FakeHost) -> None:
     host.iscsid.handlers[LOGIN] = silent(ports=(dead.port,))
     begin = time.monotonic()
     made = host.handle.attach([dead, *host.targets(3)]).finish()
-    assert STRAGGLER_GRACE <= time.monotonic() - begin <= STRAGGLER_GRACE + 0.8
+    assert STRAGGLER_GRACE <= time.monotonic() - begin <= STRAGGLER_GRACE + 0.8 * PATIENCE
     assert [path.state for path in made.paths] == ["PENDING", "ACTIVE", "ACTIVE", "ACTIVE"]
     assert made.paths[0].error.code == "NO_ANSWER"
     assert any("127.0.0.1" in text for text in made.warnings)
@@ -336,7 +334,7 @@ def test_silent_portal_with_too_few_others(host: FakeHost) -> None:
 
 def test_all_silent(host: FakeHost) -> None:
     host.export()
-    host.iscsid.handlers[LOGIN] = lambda request: Answer(delay=60.0)
+    host.iscsid.handlers[LOGIN] = lambda _: Answer(delay=60.0)
     with at_most(2.0):
         error = host.handle.attach(host.listen(2), timeout=1.0).failure()
     assert error.code == "TIMEOUT"

@@ -26,6 +26,7 @@ from fake.iscsid import (
     Garbage,
     Mute,
     Reset,
+    Session,
     Truncate,
     Wedge,
 )
@@ -96,7 +97,7 @@ BROKEN = [
 @pytest.mark.parametrize(("action", "code"), BROKEN)
 def test_login_always_broken(host: FakeHost, action: Action, code: str) -> None:
     host.export()
-    host.iscsid.handlers[LOGIN] = lambda request: action
+    host.iscsid.handlers[LOGIN] = lambda _: action
     if isinstance(action, Reset | Drop):
         host.iscsid.script(LOGIN, *[action] * 10)
     with at_most(3.0):
@@ -120,7 +121,7 @@ def test_login_broken_once(host: FakeHost, action: Action, code: str) -> None:
 )
 def test_probe_answered_with_nonsense(host: FakeHost, action: Action) -> None:
     host.export()
-    host.iscsid.handlers[INAME] = lambda request: action
+    host.iscsid.handlers[INAME] = lambda _: action
     with at_most(3.0):
         error = host.handle.attach(host.targets(2), timeout=2.0).failure()
     assert error.code == "ISCSID_PROTOCOL"
@@ -142,7 +143,7 @@ def test_probe_never_answered_right(host: FakeHost, action: Action) -> None:
 def test_crash_while_answering(host: FakeHost, command: int) -> None:
     """Half an answer, then nobody listens any more."""
     host.export()
-    host.iscsid.handlers[command] = lambda request: Crash()
+    host.iscsid.handlers[command] = lambda _: Crash()
     with at_most(4.0):
         error = host.handle.attach(host.listen(2), timeout=3.0).failure()
     assert error.code in ("ISCSID_DOWN", "ISCSID_PROTOCOL")
@@ -162,7 +163,7 @@ def test_crash_and_restart(host: FakeHost) -> None:
 def test_hang(host: FakeHost, command: int) -> None:
     """Typed error within the timeout and a second; the next attempt starts afresh."""
     volume = host.export()
-    host.iscsid.handlers[command] = lambda request: Answer(delay=60.0)
+    host.iscsid.handlers[command] = lambda _: Answer(delay=60.0)
     with at_most(2.0):
         error = host.handle.attach(host.listen(1), timeout=1.0).failure()
     assert error.code == "TIMEOUT"
@@ -230,7 +231,7 @@ def test_full_backlog_for_ever(library: Library, tmp_path: Path) -> None:
 def test_logins_are_never_answered(host: FakeHost) -> None:
     """2.1.10 with a manual scan: the session is up, the answer never comes."""
     volume = host.export()
-    host.iscsid.handlers[LOGIN] = lambda request: Mute()
+    host.iscsid.handlers[LOGIN] = lambda _: Mute()
     with at_most(1.0):
         made = host.handle.attach(host.targets(4)).finish()
     assert made.wwid == volume.wwid
@@ -244,9 +245,9 @@ def test_login_answered_before_sysfs_shows_it(host: FakeHost) -> None:
     volume = host.export()
     shown = threading.Event()
 
-    def later(session: object) -> None:
+    def later(session: Session) -> None:
         def show() -> None:
-            host._on_login(session)  # type: ignore[arg-type]
+            host._on_login(session)
             shown.set()
 
         threading.Timer(0.1, show).start()
