@@ -34,7 +34,8 @@ struct mp_exchange {
     struct mp_source source;
     struct mp_client *client;
     enum kind kind;
-    bool resent; /* once, after the layout was looked for again */
+    bool resent;   /* once, after the layout was looked for again */
+    bool unwanted; /* not to be sent again */
     uint64_t sent_ns;
     mp_answer_fn answer;
     void *owner;
@@ -362,10 +363,11 @@ static void ended(struct mp_exchange *exchange, int result)
     client->broken_ns = mp_now_ns();
     if (client->layout_state == LAYOUT_KNOWN)
         client->layout_state = LAYOUT_UNKNOWN;
-    if (!exchange->resent) {
+    if (!exchange->resent && !exchange->unwanted) {
         close_exchange(exchange);
         exchange->resent = true;
         exchange->received = 0;
+        exchange->sent_ns = 0;
         TAILQ_INSERT_HEAD(&client->waiting, exchange, link);
         return;
     }
@@ -604,4 +606,9 @@ uint64_t mp_exchange_sent_ns(const struct mp_exchange *exchange)
 uint64_t mp_client_answered_ns(const struct mp_client *client)
 {
     return client->answered_ns;
+}
+
+void mp_exchange_want(struct mp_exchange *exchange, bool wanted)
+{
+    exchange->unwanted = !wanted;
 }

@@ -34,6 +34,9 @@ struct mp_exchange *mp_client_logout(struct mp_client *client, int32_t sid, mp_a
 /* 0 while it waits for its turn. */
 uint64_t mp_exchange_sent_ns(const struct mp_exchange *exchange);
 
+/* Does anybody wait for it? An unwanted request is not sent again when iscsid breaks it off. */
+void mp_exchange_want(struct mp_exchange *exchange, bool wanted);
+
 /* When iscsid answered any login or logout the last time, 0: never. */
 uint64_t mp_client_answered_ns(const struct mp_client *client);
 

@@ -216,8 +216,8 @@ static void take_from_queue(struct manypath *handle, struct manypath_operation *
     operation->begin_ns = mp_now_ns();
 }
 
-/* Two operations on one LUN would take each other's disks away: the later one begins when nothing of
- * the earlier one runs any more, not even in the background. */
+/* Two operations on one LUN would take each other's disks away: the later one begins when nothing
+ * of the earlier one runs any more, not even in the background. */
 static bool begin_queued(struct manypath *handle)
 {
     struct manypath_operation *operation = TAILQ_FIRST(&handle->queued);

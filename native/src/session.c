@@ -417,7 +417,9 @@ void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wa
     entry->login_timeout_s = login_timeout_s;
     if (entry->state == IDLE)
         begin_login(entry);
-    /* else the answer to a login, or the end of a logout, goes on */
+    else if (entry->state == IN_LOGIN)
+        mp_exchange_want(entry->exchange, true);
+    /* else what goes on ends in an answer */
 }
 
 /* ---- logout ---- */
@@ -501,8 +503,9 @@ static void begin_logout(struct mp_session_entry *entry)
     mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
 }
 
-/* No answer yet, which others may wait for too: is the session gone all the same? Not asked at once: a
- * session loses its attributes some time before the kernel, and then iscsid, are done with it. */
+/* No answer yet, which others may wait for too: is the session gone all the same? Not asked at
+ * once: a session loses its attributes some time before the kernel, and then iscsid, are done with
+ * it. */
 static void logout_late(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
@@ -590,6 +593,8 @@ static void settle_entry(struct mp_session_entry *entry)
     } else if (entry->state == IDLE || entry->state == UP || unsent ||
                (entry->state == SETTLE && !entry->ours)) {
         free_entry(entry);
+    } else if (entry->state == IN_LOGIN) {
+        mp_exchange_want(entry->exchange, false);
     }
 }
 

@@ -18,6 +18,8 @@ MULTIPATH_CONF = Path("/etc/multipath.conf")
 
 Start = Literal["direct", "socket"]
 
+STOP = 60.0  # seconds; it first ends what it is doing
+
 
 def listening(name: str) -> bool:
     """Whether a unix socket of that name exists; looking connects to nobody and starts nothing."""
@@ -106,11 +108,11 @@ class Iscsid:
     def _reap(self, pid: int) -> None:
         if self._process is not None:
             try:
-                self._process.wait(10)
+                self._process.wait(STOP)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(10)
-                raise AssertionError("iscsid did not end within 10 s of SIGTERM") from None
+                raise AssertionError(f"iscsid did not end within {STOP:g} s of SIGTERM") from None
             finally:
                 self._process = None
         else:
