@@ -225,6 +225,7 @@ def test_cancel_at_any_moment(host: FakeHost) -> None:
 
 # --- two operations on one volume -----------------------------------------------------------------
 
+
 def intact(host: FakeHost) -> bool:
     (item,) = host.dm.maps.values()
     return len(item.members) == 2 and all(host.disk_of(dev) for dev in item.members)
