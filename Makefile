@@ -94,7 +94,7 @@ LAB_SUITE ?= bookworm
 LAB_TIMEOUT ?= 2400
 LAB_ENV ?=
 STAGE := $(BUILD)/lab/stage
-LAB_PACKAGES := qemu-system-x86 mmdebstrap squashfs-tools-ng uidmap
+LAB_PACKAGES := qemu-system-x86 mmdebstrap squashfs-tools-ng uidmap mount
 BOOT = LAB_SUITE=$(LAB_SUITE) $(BIN)/python tests/lab/boot.py
 
 .PHONY: lab-packages
