@@ -69,7 +69,12 @@ def test_fewer_on_request(host: FakeHost) -> None:
 
 
 def test_first_volume_does_not_wait_for_the_last(host: FakeHost) -> None:
-    """Pipelined by volume: 8 volumes on targets of their own, 32 logins, 16 at a time."""
+    """Pipelined by volume: 8 volumes on targets of their own, 32 logins, 16 at a time.
+
+    In the order of submission once the handle is warm: its very first operations each ask for the
+    multipath target in a worker, and go on in whatever order these answer.
+    """
+    host.handle.attach(host.targets(1)).failure()
     host.iscsid.login_delay = 0.3
     operations = []
     for number in range(8):
