@@ -56,16 +56,16 @@ unit: native install ## C tests with sanitizers, tests/unit, tests/abi: neither 
 fake: packages $(VENV)/ready ## the engine against a scripted iscsid: neither root nor a VM
 	mkdir -p $(RESULTS)
 	rm -f $(RESULTS)/fake.xml
-	-$(BIN)/pytest -q --junitxml=$(RESULTS)/fake.xml tests/fake
+	-MANYPATH_FAKE_PATIENCE=3 $(BIN)/pytest -q --junitxml=$(RESULTS)/fake.xml tests/fake
 	@tools/tally.py $(RESULTS)/fake.xml
 
-ASAN = $(shell gcc -print-file-name=libasan.so)
+SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 .PHONY: fake-asan
 fake-asan: packages $(VENV)/ready ## the same with AddressSanitizer and UBSan
 	mkdir -p $(RESULTS)
 	rm -f $(RESULTS)/fake-asan.xml
-	-MANYPATH_FAKE_SANITIZE=address LD_PRELOAD=$(ASAN) PYTHONMALLOC=malloc \
-	    ASAN_OPTIONS=detect_leaks=0 \
+	-MANYPATH_FAKE_SANITIZE=address MANYPATH_FAKE_PATIENCE=4 LD_PRELOAD="$(SANITIZERS)" \
+	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	    $(BIN)/pytest -q --junitxml=$(RESULTS)/fake-asan.xml tests/fake
 	@tools/tally.py $(RESULTS)/fake-asan.xml
 
