@@ -49,7 +49,7 @@ int mp_dm_create(int fd, const char *name, const char *uuid, dev_t *ret_dev);
 int mp_dm_load(int fd, const char *uuid, uint64_t sectors, const char *type, const char *params,
                bool read_only);
 /* RESUME: swaps the inactive table in. `udev_flags` are MP_DM_UDEV_*. `reload`: keep I/O queued,
- * freeze no file system (NOFLUSH, SKIP_LOCKFS). */
+ * leave file systems unfrozen: NOFLUSH, SKIP_LOCKFS. */
 int mp_dm_resume(int fd, const char *uuid, uint32_t udev_flags, bool reload);
 /* REMOVE; -EBUSY while open. */
 int mp_dm_remove(int fd, const char *uuid, uint32_t udev_flags);
