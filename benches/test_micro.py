@@ -53,8 +53,8 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 @pytest.mark.parametrize("targets", [4, 64])
 def test_parse_connection_properties(benchmark: BenchmarkFixture, targets: int) -> None:
-    request = benchmark(properties.parse, connection_properties(targets))
-    assert len(request.targets) == targets
+    plan = benchmark(properties.plan, connection_properties(targets))
+    assert len(plan.targets) == targets
 
 
 def test_encode_1000_logins(benchmark: BenchmarkFixture, codec: ctypes.CDLL) -> None:

@@ -4,8 +4,9 @@
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.errno cimport EINTR
-from libc.stdint cimport int32_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -14,14 +15,18 @@ from libmanypath cimport *
 from ipaddress import ip_address
 
 from manypath import _types, errors
-from manypath.address import Portal
+from manypath.address import NamedPortal, Portal
 
 cdef dict _PATH_STATES = {
     MANYPATH_PATH_FAILED: _types.PathState.FAILED,
     MANYPATH_PATH_PENDING: _types.PathState.PENDING,
     MANYPATH_PATH_ACTIVE: _types.PathState.ACTIVE,
     MANYPATH_PATH_INACTIVE: _types.PathState.INACTIVE,
+    MANYPATH_PATH_UNUSED: _types.PathState.UNUSED,
 }
+
+# RFC 7143 section 12.1.3
+cdef dict _CHAP_ALGORITHMS = {"MD5": 5, "SHA1": 6, "SHA256": 7, "SHA3-256": 8}
 
 
 def version():
@@ -42,15 +47,16 @@ cdef class Handle:
 
     def __cinit__(self, *, sysfs_root=None, dev_root=None, iscsid_socket=None,
                   iscsid_pidfile=None, layout_dir=None, multipath_dir=None,
-                  multipathd_socket=None, multipathd_pidfile=None, daemon_uid=0,
-                  logins_in_flight=0, worker_threads=0):
+                  multipathd_socket=None, multipathd_pidfile=None, initiator_file=None,
+                  daemon_uid=0, logins_in_flight=0, worker_threads=0):
         cdef manypath_options options
         cdef manypath_error err
         cdef int rc
         # Keeps the bytes alive until manypath_open() has copied them.
         texts = [None if text is None else _bytes(text)
                  for text in (sysfs_root, dev_root, iscsid_socket, iscsid_pidfile, layout_dir,
-                              multipath_dir, multipathd_socket, multipathd_pidfile)]
+                              multipath_dir, multipathd_socket, multipathd_pidfile,
+                              initiator_file)]
         memset(&options, 0, sizeof(options))
         memset(&err, 0, sizeof(err))
         options.sysfs_root = _pointer(texts[0])
@@ -61,6 +67,7 @@ cdef class Handle:
         options.multipath_dir = _pointer(texts[5])
         options.multipathd_socket = _pointer(texts[6])
         options.multipathd_pidfile = _pointer(texts[7])
+        options.initiator_file = _pointer(texts[8])
         options.daemon_uid = daemon_uid
         options.logins_in_flight = logins_in_flight
         options.worker_threads = worker_threads
@@ -74,9 +81,14 @@ cdef class Handle:
         with nogil:
             manypath_close(self._handle)
 
-    def attach(self, targets, timeout_ms, min_paths):
-        """Attach the volume that is offered at `targets`; return an Attachment."""
-        cdef _Targets array = _Targets(targets)
+    def attach(self, targets, timeout_ms, min_paths, *, candidates=(), chap=None,
+               single_path=False):
+        """Attach the volume that is offered at `targets`, and perhaps at `candidates`.
+
+        Return an Attachment.
+        """
+        cdef _Targets array = _Targets(targets, candidates)
+        cdef _Chap secrets = _Chap(chap)
         cdef manypath_attach_request request
         cdef manypath_operation *operation = NULL
         cdef manypath_attachment *attachment = NULL
@@ -89,6 +101,8 @@ cdef class Handle:
         request.target_count = array.count
         request.timeout_ms = timeout_ms
         request.min_paths = min_paths
+        request.chap = secrets.pointer
+        request.single_path = single_path
         with nogil:
             rc = manypath_attach_begin(self._handle, &request, &operation, &err)
         if rc < 0:
@@ -106,9 +120,9 @@ cdef class Handle:
             manypath_attachment_free(attachment)
             manypath_paths_free(paths)
 
-    def detach(self, targets, timeout_ms):
+    def detach(self, targets, timeout_ms, *, whole_map=False):
         """Detach the volume that is offered at `targets`; return a Detachment."""
-        cdef _Targets array = _Targets(targets)
+        cdef _Targets array = _Targets(targets, ())
         cdef manypath_detach_request request
         cdef manypath_operation *operation = NULL
         cdef manypath_detachment *detachment = NULL
@@ -118,6 +132,7 @@ cdef class Handle:
         request.targets = array.items
         request.target_count = array.count
         request.timeout_ms = timeout_ms
+        request.whole_map = whole_map
         with nogil:
             rc = manypath_detach_begin(self._handle, &request, &operation, &err)
         if rc < 0:
@@ -133,6 +148,65 @@ cdef class Handle:
             return _detachment(detachment)
         finally:
             manypath_detachment_free(detachment)
+
+    def discover(self, portal, timeout_ms, *, initiator=None, chap=None):
+        """Ask the portal for its targets; return a tuple of DiscoveredTarget."""
+        cdef _Chap secrets = _Chap(chap)
+        cdef manypath_discover_request request
+        cdef manypath_operation *operation = NULL
+        cdef manypath_discovery *found = NULL
+        cdef manypath_error err
+        cdef int rc
+        address = _bytes(str(portal.ip))
+        name = None if initiator is None else _bytes(initiator)
+        memset(&err, 0, sizeof(err))
+        request.address = address
+        request.port = portal.port
+        request.timeout_ms = timeout_ms
+        request.initiator = _pointer(name)
+        request.chap = secrets.pointer
+        with nogil:
+            rc = manypath_discover_begin(self._handle, &request, &operation, &err)
+        if rc < 0:
+            raise _error(&err, ())
+        interruption = _wait(operation)
+        with nogil:
+            rc = manypath_discover_finish(operation, &found, &err)
+        try:
+            if interruption is not None:
+                raise interruption
+            if rc < 0:
+                raise _error(&err, ())
+            return _discovered(found)
+        finally:
+            manypath_discovery_free(found)
+
+    def resolve(self, host, timeout_ms):
+        """Resolve a host name; return its numeric addresses as a tuple of strings."""
+        cdef manypath_operation *operation = NULL
+        cdef manypath_addresses *found = NULL
+        cdef manypath_error err
+        cdef const char *name
+        cdef uint32_t limit = timeout_ms
+        cdef int rc
+        encoded = _bytes(host)
+        name = encoded
+        memset(&err, 0, sizeof(err))
+        with nogil:
+            rc = manypath_resolve_begin(self._handle, name, limit, &operation, &err)
+        if rc < 0:
+            raise _error(&err, ())
+        interruption = _wait(operation)
+        with nogil:
+            rc = manypath_resolve_finish(operation, &found, &err)
+        try:
+            if interruption is not None:
+                raise interruption
+            if rc < 0:
+                raise _error(&err, ())
+            return _texts(found.addresses, found.count)
+        finally:
+            manypath_addresses_free(found)
 
     def inventory(self):
         """Read the host's state; return an Inventory."""
@@ -158,23 +232,64 @@ cdef class _Targets:
     cdef size_t count
     cdef list _texts
 
-    def __cinit__(self, targets):
+    def __cinit__(self, targets, candidates):
         cdef size_t index
-        self.count = len(targets)
+        cdef size_t certain = len(targets)
+        self.count = certain + len(candidates)
         self.items = <manypath_target *>calloc(self.count + 1, sizeof(manypath_target))
         if self.items == NULL:
             raise MemoryError
         self._texts = []
-        for index, target in enumerate(targets):
+        for index, target in enumerate((*targets, *candidates)):
             address, iqn = _bytes(str(target.portal.ip)), _bytes(target.iqn)
             self._texts += (address, iqn)
             self.items[index].address = address
             self.items[index].port = target.portal.port
             self.items[index].iqn = iqn
             self.items[index].lun = target.lun
+            self.items[index].candidate = index >= certain
 
     def __dealloc__(self):
         free(self.items)
+
+
+@cython.final
+cdef class _Chap:
+    """A struct manypath_chap that points into the caller's objects: no secret is copied here."""
+
+    cdef manypath_chap chap
+    cdef manypath_chap *pointer  # NULL: no credentials
+    cdef object _credentials
+
+    def __cinit__(self, credentials):
+        cdef size_t ignored
+        cdef int index
+        self.pointer = NULL
+        if credentials is None:
+            return
+        self._credentials = credentials
+        memset(&self.chap, 0, sizeof(self.chap))
+        self.chap.username = _secret(credentials.username, &ignored)
+        self.chap.password = _secret(credentials.password, &self.chap.password_length)
+        if credentials.username_in is not None:
+            self.chap.username_in = _secret(credentials.username_in, &ignored)
+        if credentials.password_in is not None:
+            self.chap.password_in = _secret(credentials.password_in, &self.chap.password_in_length)
+        for index, name in enumerate(credentials.algorithms[:4]):
+            self.chap.algorithms[index] = _CHAP_ALGORITHMS[name]
+        self.pointer = &self.chap
+
+
+cdef const char *_secret(object text, size_t *ret_length) except NULL:
+    # CPython keeps an ASCII string as its own UTF-8, and any other's beside it, as long as it lives.
+    cdef Py_ssize_t length
+    cdef const char *start
+    if isinstance(text, bytes):
+        ret_length[0] = len(text)
+        return <const char *>(<bytes>text)
+    start = PyUnicode_AsUTF8AndSize(text, &length)
+    ret_length[0] = length
+    return start
 
 
 cdef object _wait(manypath_operation *operation):
@@ -283,6 +398,21 @@ cdef object _path(const manypath_path *path):
             identity_end=_moment(times.identity_end_ns),
         ),
         session_existed=path.session_was_there,
+    )
+
+
+cdef tuple _discovered(const manypath_discovery *found):
+    cdef size_t index
+    return tuple([_discovered_target(&found.targets[index])
+                  for index in range(found.target_count)])
+
+
+cdef object _discovered_target(const manypath_discovered *target):
+    portal = _portal(target.host, target.port)
+    return _types.DiscoveredTarget(
+        iqn=_text(target.iqn),
+        portal=NamedPortal(_text(target.host), target.port) if portal is None else portal,
+        tag=target.tag if target.tag >= 0 else None,
     )
 
 

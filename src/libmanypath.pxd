@@ -34,6 +34,7 @@ cdef extern from "<manypath/manypath.h>" nogil:
         const char *multipath_dir
         const char *multipathd_socket
         const char *multipathd_pidfile
+        const char *initiator_file
         uint32_t daemon_uid
         uint32_t logins_in_flight
         uint32_t worker_threads
@@ -49,17 +50,30 @@ cdef extern from "<manypath/manypath.h>" nogil:
         uint16_t port
         const char *iqn
         uint64_t lun
+        c_bool candidate
+
+    struct manypath_chap:
+        const char *username
+        const void *password
+        size_t password_length
+        const char *username_in
+        const void *password_in
+        size_t password_in_length
+        int32_t algorithms[4]
 
     struct manypath_attach_request:
         const manypath_target *targets
         size_t target_count
         uint32_t timeout_ms
         uint32_t min_paths
+        const manypath_chap *chap
+        c_bool single_path
 
     struct manypath_detach_request:
         const manypath_target *targets
         size_t target_count
         uint32_t timeout_ms
+        c_bool whole_map
 
     struct manypath_path_times:
         uint64_t login_begin_ns
@@ -87,6 +101,7 @@ cdef extern from "<manypath/manypath.h>" nogil:
     int MANYPATH_PATH_PENDING
     int MANYPATH_PATH_ACTIVE
     int MANYPATH_PATH_INACTIVE
+    int MANYPATH_PATH_UNUSED
 
     struct manypath_attach_times:
         uint64_t queue_ns
@@ -143,6 +158,39 @@ cdef extern from "<manypath/manypath.h>" nogil:
     void manypath_attachment_free(manypath_attachment *attachment)
     void manypath_detachment_free(manypath_detachment *detachment)
     void manypath_paths_free(manypath_path *paths)
+
+    struct manypath_discover_request:
+        const char *address
+        uint16_t port
+        uint32_t timeout_ms
+        const char *initiator
+        const manypath_chap *chap
+
+    struct manypath_discovered:
+        const char *iqn
+        const char *host
+        uint16_t port
+        int32_t tag
+
+    struct manypath_discovery:
+        size_t target_count
+        manypath_discovered *targets
+
+    int manypath_discover_begin(manypath *handle, const manypath_discover_request *request,
+                                manypath_operation **ret_operation, manypath_error *err)
+    int manypath_discover_finish(manypath_operation *operation, manypath_discovery **ret_discovery,
+                                 manypath_error *err)
+    void manypath_discovery_free(manypath_discovery *discovery)
+
+    struct manypath_addresses:
+        size_t count
+        char **addresses
+
+    int manypath_resolve_begin(manypath *handle, const char *host, uint32_t timeout_ms,
+                               manypath_operation **ret_operation, manypath_error *err)
+    int manypath_resolve_finish(manypath_operation *operation, manypath_addresses **ret_addresses,
+                                manypath_error *err)
+    void manypath_addresses_free(manypath_addresses *addresses)
 
     struct manypath_session_info:
         int32_t sid

@@ -6,8 +6,8 @@ set -eu
 
 packages=$*
 if [ -z "$packages" ]; then
-    packages="gcc g++ libc6-dev binutils make cmake ninja-build clang libclang-rt-dev python3-dev \
-python3-venv"
+    packages="gcc g++ libc6-dev libssl-dev binutils make cmake ninja-build clang libclang-rt-dev \
+python3-dev python3-venv"
 fi
 
 is_installed() {

@@ -2,11 +2,15 @@
 /*
  * Attach. Each path walks on its own:
  *
- *   LOGIN -> UP -> SCAN -> DEVICE -> IDENTITY -> READY
- *   (from any of these: UNDO, which takes back what the path made -> FAILED)
+ *   WAITING -> LOGIN -> UP -> SCAN -> DEVICE -> IDENTITY -> READY
+ *   (from any of these: UNDO, which takes back what the path made -> OVER)
  *
- * and the volume waits for them: PATHS -> MAP -> done, or -> UNDOING -> failed. When the caller has
- * its answer, the operation lives on until the last job it started has come back.
+ * and the volume waits for them: PATHS -> MAP -> done, or -> UNDOING -> failed. A single path has no
+ * map, and its targets are tried one after the other.
+ *
+ * When the caller has its answer, the operation lives on until the last job it started has come
+ * back, and as long as paths whose portal is away are waited for: those walk on, READY -> JOIN -> in
+ * the map, until another operation wants the LUN.
  */
 #include "attach.h"
 
@@ -42,23 +46,33 @@
 #define ANSWER_RESERVE (100 * MS)
 /* Of the timeout, at most this is kept for making the map. */
 #define MAP_RESERVE (1000 * MS)
+/* How long a late path waits for multipathd to take it, which waits for udev. */
+#define JOIN_PATIENCE (10000 * MS)
+/* How often it is looked whether the map is still there that late paths are to join. */
+#define MAP_CHECK (10000 * MS)
 
 enum {
     LOGIN_TIMEOUT_MIN_S = 5,
     LOGIN_TIMEOUT_MAX_S =
         15, /* iscsid.conf's default; it stays with the session for its reconnects */
     OPENS_MAX = 3,
+    /* Of a map the other paths take over, so I/O on a lost one fails soon: multipath-tools' default
+     * fast_io_fail_tmo. A single path is all there is: open-iscsi's default. */
+    REPLACEMENT_TIMEOUT_S = 5,
+    REPLACEMENT_TIMEOUT_SINGLE_S = 120,
 };
 
 enum path_step {
+    PATH_WAITING, /* single path: for its turn */
     PATH_LOGIN,
     PATH_UP, /* logged in, waiting for the volume's other logins */
     PATH_SCAN,
     PATH_DEVICE,
     PATH_IDENTITY,
     PATH_READY,
-    PATH_UNDO,   /* deletes the disk and logs out what was made for nothing */
-    PATH_FAILED, /* error says why */
+    PATH_JOIN, /* late: being added to the map */
+    PATH_UNDO, /* deletes the disk and logs out what was made for nothing */
+    PATH_OVER, /* let go: in the map, or error says why not */
 };
 
 enum volume_step { VOLUME_PREPARE, VOLUME_PATHS, VOLUME_MAP, VOLUME_UNDOING, VOLUME_DONE };
@@ -73,6 +87,7 @@ struct attach_path {
     struct mp_session_wait wait;
     struct mp_device_watch watch;
     struct mp_job *job; /* running for this path, or NULL */
+    bool away;          /* its portal is: waited for after the caller has its answer */
     bool session_existed;
     bool disk_is_ours; /* appeared by our scan */
     bool announced;    /* the kernel said that the block device is complete */
@@ -92,8 +107,11 @@ struct attach {
     struct manypath_operation operation;
     enum volume_step step;
     uint32_t min_paths;
-    uint32_t login_timeout_s;
-    uint64_t paths_deadline_ns; /* leaves time for the map before the operation's deadline */
+    bool single_path;
+    struct mp_login_terms terms;
+    struct mp_identity identity;       /* the volume's, once chosen */
+    char device[MANYPATH_DEVICE_SIZE]; /* of the map, once it is there */
+    uint64_t paths_deadline_ns;        /* leaves time for the map before the operation's deadline */
     size_t path_count;
     struct attach_path *paths;
     struct mp_job *map_job, *prepare_job;
@@ -108,6 +126,8 @@ struct attach {
 };
 
 static void path_fail(struct attach_path *path);
+static bool any_away(const struct attach *attach);
+static void late_paths(struct attach *attach);
 static void volume_check(struct attach *attach);
 static void volume_fail(struct attach *attach);
 
@@ -149,6 +169,7 @@ struct attach_job {
     uint64_t size_bytes;
     uint64_t deadline_ns;
     struct mp_map map;
+    bool join_only;
     size_t map_path_count;
     struct mp_map_path *map_paths;
 };
@@ -273,7 +294,7 @@ static void path_let_go(struct attach_path *path)
 static void path_undone(struct attach_path *path)
 {
     path_let_go(path);
-    path->step = PATH_FAILED;
+    path->step = PATH_OVER;
     volume_check(path->attach);
 }
 
@@ -340,6 +361,8 @@ static void path_fail(struct attach_path *path)
 {
     mp_log(&path->attach->operation.handle->log, MANYPATH_LOG_INFO, "path failed: %s",
            path->error.message);
+    if (path->attach->step == VOLUME_DONE)
+        path->away = false; /* it was back, and cannot be used all the same */
     path_undo(path);
 }
 
@@ -542,6 +565,11 @@ static void login_counted(struct attach *attach)
     uint64_t gap = now - attach->last_answer_ns;
     bool more = false;
 
+    if (attach->step != VOLUME_PATHS) { /* a late one */
+        scan_together(attach);
+        return;
+    }
+
     for (size_t i = 0; i < attach->path_count; i++)
         more = more || attach->paths[i].step == PATH_LOGIN;
     attach->last_answer_ns = now;
@@ -578,7 +606,9 @@ static void path_login(struct attach_path *path)
 {
     path->step = PATH_LOGIN;
     path->wait.done = path_logged_in;
-    mp_session_login(path->session, &path->wait, path->attach->login_timeout_s);
+    path->wait.terms = &path->attach->terms;
+    path->wait.patient = path->away;
+    mp_session_login(path->session, &path->wait);
 }
 
 /* ---- the volume: success ---- */
@@ -592,9 +622,10 @@ static void path_result(const struct attach *attach, const struct attach_path *p
     mp_copy(result->iqn, sizeof result->iqn, path->target.iqn);
     result->port = path->target.portal.port;
     result->lun = path->target.lun;
-    result->state = mapped                     ? path->state
-                    : path->step == PATH_LOGIN ? MANYPATH_PATH_PENDING
-                                               : MANYPATH_PATH_FAILED;
+    result->state = mapped                       ? path->state
+                    : path->away                 ? MANYPATH_PATH_PENDING
+                    : path->step == PATH_WAITING ? MANYPATH_PATH_UNUSED
+                                                 : MANYPATH_PATH_FAILED;
     result->sid = path->sid;
     result->host = mapped ? path->disk.host : -1;
     result->channel = mapped ? path->disk.channel : -1;
@@ -603,9 +634,24 @@ static void path_result(const struct attach *attach, const struct attach_path *p
     mp_copy(result->device, sizeof result->device, path->disk.name);
     result->times = path->times;
     result->error = path->error;
-    if (!mapped && path->error.code == 0)
+    if (path->away && path->error.code == 0)
+        mp_error(&result->error, MANYPATH_E_NO_ANSWER, MANYPATH_PHASE_LOGIN, 0,
+                 "portal %s port %u answered late; the path joins the map as soon as it can",
+                 path->target.address, path->target.portal.port);
+    if (!mapped && path->error.code == 0 && attach->operation.error.code != 0)
         mp_error(&result->error, attach->operation.error.code, MANYPATH_PHASE_NONE, 0,
                  "given up because the attach failed");
+}
+
+/* Only the portal is missing: the path joins the map when it is back. */
+static bool is_away(const struct attach *attach, const struct attach_path *path)
+{
+    if (attach->operation.error.code != 0 || attach->single_path || path->target.candidate)
+        return false;
+    if (path->step >= PATH_LOGIN && path->step <= PATH_READY)
+        return !path->in_map; /* late */
+    return path->step >= PATH_UNDO &&
+           (path->error.code == MANYPATH_E_REFUSED || path->error.code == MANYPATH_E_NO_ANSWER);
 }
 
 /* The map's job may be stuck in the kernel: its paths stay, and are undone when it comes back. */
@@ -614,7 +660,8 @@ static bool under_map_job(const struct attach_path *path)
     return path->in_map && path->attach->map_job != NULL;
 }
 
-/* Fills in the result and wakes the caller. What is still being undone goes on. */
+/* Fills in the result and wakes the caller. What is still being undone goes on, and so do the paths
+ * whose portal is away. */
 static void volume_finish(struct attach *attach)
 {
     struct manypath_operation *operation = &attach->operation;
@@ -625,11 +672,14 @@ static void volume_finish(struct attach *attach)
     for (size_t i = 0; i < attach->path_count; i++) {
         struct attach_path *path = &attach->paths[i];
 
+        path->away = is_away(attach, path);
         path_result(attach, path, &attach->results[i]);
-        if (path->step != PATH_UNDO && !under_map_job(path)) {
+        if (path->away) {
+            path->wait.patient = true;
+        } else if (path->step != PATH_UNDO && !under_map_job(path)) {
             abandon_job(attach, &path->job);
             path_let_go(path);
-            path->step = PATH_FAILED;
+            path->step = PATH_OVER;
         }
     }
     attach->step = VOLUME_DONE;
@@ -640,6 +690,9 @@ static void volume_finish(struct attach *attach)
     attachment->warnings = attach->warnings.texts;
     attach->warnings = (struct mp_warnings){0};
     mp_operation_deliver(operation);
+    if (any_away(attach))
+        mp_engine_arm(operation->handle, &attach->grace, mp_now_ns() + MAP_CHECK);
+    late_paths(attach);
 }
 
 /* What the volume saw of each phase: from the end of the one before to the last path of the map. */
@@ -670,23 +723,26 @@ static void map_run(struct mp_job *base)
 {
     struct attach_job *job = (struct attach_job *)base;
 
-    job->result = mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths,
-                              job->map_path_count, job->deadline_ns, &job->map, &job->error);
+    job->result =
+        mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths, job->map_path_count,
+                    job->join_only, job->deadline_ns, &job->map, &job->error);
 }
 
 static void undo_paths(struct attach *attach);
 
+/* The volume rests on this path now. */
+static void keep_path(struct attach_path *path)
+{
+    path->disk_is_ours = false;
+    mp_session_keep(path->session);
+}
+
 /* The map stays, and with it its paths. */
 static void keep_members(struct attach *attach)
 {
-    for (size_t i = 0; i < attach->path_count; i++) {
-        struct attach_path *path = &attach->paths[i];
-
-        if (path->in_map) {
-            path->disk_is_ours = false;
-            mp_session_keep(path->session);
-        }
-    }
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].in_map)
+            keep_path(&attach->paths[i]);
 }
 
 static void unmake_run(struct mp_job *base)
@@ -743,6 +799,7 @@ static void map_finished(struct attach_job *job)
         volume_fail(attach);
         return;
     }
+    mp_copy(attach->device, sizeof attach->device, job->map.device);
     mp_copy(attach->attachment->device, sizeof attach->attachment->device, job->map.device);
     mp_copy(attach->attachment->name, sizeof attach->attachment->name, job->map.name);
     mp_copy(attach->attachment->wwid, sizeof attach->attachment->wwid, job->wwid);
@@ -755,7 +812,7 @@ static void map_finished(struct attach_job *job)
         if (!path->in_map)
             continue;
         path->state = job->map_paths[at++].state;
-        mp_session_keep(path->session);
+        keep_path(path);
     }
     if (!job->map.wwid_listed)
         warn(attach,
@@ -769,37 +826,51 @@ static void map_finished(struct attach_job *job)
     volume_finish(attach);
 }
 
-static void volume_map(struct attach *attach, const struct mp_identity *identity, size_t count)
+/* A job that makes or joins the volume's map; NULL: out of memory. */
+static struct attach_job *new_map_job(struct attach *attach, struct attach_path *path,
+                                      void (*finished)(struct attach_job *))
 {
-    struct attach_job *job = new_job(attach, NULL, map_run, map_finished);
+    struct attach_job *job = new_job(attach, path, map_run, finished);
+
+    if (job == NULL)
+        return NULL;
+    job->map_paths = calloc(attach->path_count, sizeof *job->map_paths);
+    if (job->map_paths == NULL) {
+        job_free(job);
+        return NULL;
+    }
+    mp_copy(job->wwid, sizeof job->wwid, attach->identity.wwid);
+    job->size_bytes = attach->identity.size_bytes;
+    return job;
+}
+
+/* Hands a path over to the map's job. */
+static void add_member(struct attach_job *job, struct attach_path *path)
+{
+    struct mp_map_path *member = &job->map_paths[job->map_path_count++];
+
+    member->dev = path->disk.dev;
+    member->fd = path->fd;
+    path->fd = -1;
+    path->in_map = true;
+    member->state = MANYPATH_PATH_ACTIVE;
+    mp_copy(member->name, sizeof member->name, path->disk.name);
+    mp_copy(member->dh_state, sizeof member->dh_state, path->disk.dh_state);
+}
+
+static void volume_map(struct attach *attach)
+{
+    struct attach_job *job = new_map_job(attach, NULL, map_finished);
 
     attach->step = VOLUME_MAP;
     mp_engine_disarm(attach->operation.handle, &attach->grace);
-    if (job != NULL)
-        job->map_paths = calloc(count, sizeof *job->map_paths);
-    if (job != NULL && job->map_paths != NULL) {
-        for (size_t i = 0; i < attach->path_count; i++) {
-            struct attach_path *path = &attach->paths[i];
-            struct mp_map_path *member = &job->map_paths[job->map_path_count];
-
-            if (path->step != PATH_READY)
-                continue;
-            member->dev = path->disk.dev;
-            member->fd = path->fd;
-            path->fd = -1;
-            path->in_map = true;
-            member->state = MANYPATH_PATH_ACTIVE;
-            mp_copy(member->name, sizeof member->name, path->disk.name);
-            mp_copy(member->dh_state, sizeof member->dh_state, path->disk.dh_state);
-            job->map_path_count++;
-        }
-        mp_copy(job->wwid, sizeof job->wwid, identity->wwid);
-        job->size_bytes = identity->size_bytes;
+    if (job != NULL) {
+        for (size_t i = 0; i < attach->path_count; i++)
+            if (attach->paths[i].step == PATH_READY)
+                add_member(job, &attach->paths[i]);
         job->deadline_ns = attach->operation.deadline_ns - ANSWER_RESERVE;
         if (start_job(attach, job, &attach->map_job))
             return;
-    } else if (job != NULL) {
-        job_free(job);
     }
     mp_error(&attach->operation.error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_MAP, EAGAIN,
              "no thread or memory for making the map");
@@ -813,9 +884,24 @@ static bool same_identity(const struct mp_identity *a, const struct mp_identity 
     return a->size_bytes == b->size_bytes && strcmp(a->wwid, b->wwid) == 0;
 }
 
+/* How many ready paths have this identity, candidates counted or not. */
+static size_t votes_for(const struct attach *attach, const struct mp_identity *identity,
+                        bool candidates)
+{
+    size_t votes = 0;
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        const struct attach_path *path = &attach->paths[i];
+
+        votes += path->step == PATH_READY && (candidates || !path->target.candidate) &&
+                 same_identity(&path->identity, identity);
+    }
+    return votes;
+}
+
 /* The identity that most ready paths have; NULL when two are equally frequent: nobody can say which
- * is right. */
-static const struct mp_identity *majority(const struct attach *attach, size_t *ret_votes)
+ * is right. Candidates have no say. */
+static const struct mp_identity *majority(const struct attach *attach)
 {
     const struct mp_identity *best = NULL;
     size_t best_votes = 0;
@@ -823,13 +909,11 @@ static const struct mp_identity *majority(const struct attach *attach, size_t *r
 
     for (size_t i = 0; i < attach->path_count; i++) {
         const struct attach_path *path = &attach->paths[i];
-        size_t votes = 0;
 
-        if (path->step != PATH_READY)
+        if (path->step != PATH_READY || path->target.candidate)
             continue;
-        for (size_t k = 0; k < attach->path_count; k++)
-            votes += attach->paths[k].step == PATH_READY &&
-                     same_identity(&attach->paths[k].identity, &path->identity);
+        size_t votes = votes_for(attach, &path->identity, false);
+
         if (votes > best_votes) {
             best = &path->identity;
             best_votes = votes;
@@ -838,16 +922,34 @@ static const struct mp_identity *majority(const struct attach *attach, size_t *r
             tie = true;
         }
     }
-    *ret_votes = best_votes;
     return tie ? NULL : best;
 }
 
-/* Never the wrong disk: paths that disagree are kept out, and named. */
+/* Never the wrong disk: a path that disagrees is kept out, and named. Of a candidate that was to be
+ * expected. */
+static bool path_check_identity(struct attach_path *path)
+{
+    const struct mp_identity *chosen = &path->attach->identity;
+
+    if (same_identity(&path->identity, chosen))
+        return true;
+    if (!path->target.candidate)
+        warn(path->attach,
+             "%s through portal %s is disk %s of %" PRIu64 " bytes, not %s of %" PRIu64
+             ": kept out",
+             path->disk.name, path->target.address, path->identity.wwid, path->identity.size_bytes,
+             chosen->wwid, chosen->size_bytes);
+    path_error(path, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
+               "%s is disk %s of %" PRIu64 " bytes, the other paths are %s of %" PRIu64
+               "; it was kept out of the map",
+               path->disk.name, path->identity.wwid, path->identity.size_bytes, chosen->wwid,
+               chosen->size_bytes);
+    return false;
+}
+
 static void volume_choose(struct attach *attach)
 {
-    size_t votes;
-    const struct mp_identity *identity = majority(attach, &votes);
-    struct mp_identity chosen;
+    const struct mp_identity *identity = majority(attach);
 
     if (identity == NULL) {
         struct manypath_error *error = &attach->operation.error;
@@ -864,24 +966,13 @@ static void volume_choose(struct attach *attach)
         volume_fail(attach);
         return;
     }
-    chosen = *identity;
+    attach->identity = *identity;
     attach->step = VOLUME_MAP; /* odd ones out report back while we go on */
-    for (size_t i = 0; i < attach->path_count; i++) {
-        struct attach_path *path = &attach->paths[i];
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step == PATH_READY)
+            path_check_identity(&attach->paths[i]);
+    size_t votes = votes_for(attach, &attach->identity, true);
 
-        if (path->step == PATH_READY && !same_identity(&path->identity, &chosen)) {
-            warn(attach,
-                 "%s through portal %s is disk %s of %" PRIu64 " bytes, not %s of %" PRIu64
-                 ": kept out",
-                 path->disk.name, path->target.address, path->identity.wwid,
-                 path->identity.size_bytes, chosen.wwid, chosen.size_bytes);
-            path_error(path, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
-                       "%s is disk %s of %" PRIu64 " bytes, the other paths are %s of %" PRIu64
-                       "; it was kept out of the map",
-                       path->disk.name, path->identity.wwid, path->identity.size_bytes, chosen.wwid,
-                       chosen.size_bytes);
-        }
-    }
     if (votes < attach->min_paths) {
         mp_error(&attach->operation.error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
                  "only %zu paths lead to the same disk; %u were asked for", votes,
@@ -889,7 +980,7 @@ static void volume_choose(struct attach *attach)
         volume_fail(attach);
         return;
     }
-    volume_map(attach, &chosen, votes);
+    volume_map(attach);
 }
 
 /* The error that stands for the volume: the first of the most telling kind. */
@@ -921,9 +1012,232 @@ static void volume_error(struct attach *attach, size_t ready)
                  attach->path_count, ready, attach->min_paths, first->message);
 }
 
+/* ---- the volume: a single path ---- */
+
+/* A disk that somebody uses is not handed out. A multipath map over it is no reason to refuse, since
+ * multipathd may make one at any time, but the caller should know. */
+static int check_holders(struct attach *attach, const struct mp_disk *disk)
+{
+    const char *root = attach->operation.handle->host->sysfs_root;
+    char holders[1][MANYPATH_DEVICE_SIZE];
+    char uuid[MANYPATH_WWID_SIZE + 8] = "";
+    size_t count = 0;
+
+    if (mp_sysfs_holders(root, disk->name, holders, 1, &count) < 0 || count == 0)
+        return 0;
+    mp_sysfs_dm(root, holders[0], uuid, sizeof uuid, NULL, 0);
+    if (strncmp(uuid, "mpath-", 6) != 0)
+        return mp_error(&attach->operation.error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, EBUSY,
+                        "%s is held by %s; release it and try again", disk->name, holders[0]);
+    warn(attach, "%s is a path of the multipath map %s, which was asked not to be used", disk->name,
+         holders[0]);
+    return 0;
+}
+
+static void single_done(struct attach *attach, struct attach_path *path)
+{
+    struct manypath_attachment *attachment = attach->attachment;
+
+    attach->step = VOLUME_MAP;
+    if (check_holders(attach, &path->disk) < 0) {
+        volume_fail(attach);
+        return;
+    }
+    mp_copy(attachment->device, sizeof attachment->device, path->disk.name);
+    mp_copy(attachment->wwid, sizeof attachment->wwid, path->identity.wwid);
+    attachment->size_bytes = path->identity.size_bytes;
+    path->in_map = true;
+    path->state = MANYPATH_PATH_ACTIVE;
+    keep_path(path);
+    volume_times(attach);
+    volume_finish(attach);
+}
+
+/* One target after the other: each gets its share of the time, and what it left is taken back before
+ * the next is tried. */
+static void single_check(struct attach *attach)
+{
+    struct attach_path *next = NULL;
+    uint64_t now = mp_now_ns();
+    uint64_t waiting = 0;
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        if (path->step == PATH_READY) {
+            single_done(attach, path);
+            return;
+        }
+        if (path->step != PATH_WAITING && path->step != PATH_OVER)
+            return; /* at work */
+        waiting += path->step == PATH_WAITING;
+        if (next == NULL && path->step == PATH_WAITING)
+            next = path;
+    }
+    if (next == NULL) {
+        volume_error(attach, 0);
+        volume_fail(attach);
+        return;
+    }
+    uint64_t share = now < attach->paths_deadline_ns ? attach->paths_deadline_ns - now : 0;
+
+    mp_engine_arm(attach->operation.handle, &attach->grace, now + share / waiting);
+    path_login(next);
+}
+
+static void path_late(struct attach_path *path);
+
+/* The target at work has used up its share. */
+static void single_late(struct attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        if (path->step == PATH_LOGIN) {
+            mp_session_pending(path->session, &path->error);
+            path_fail(path);
+            return;
+        }
+        if (path->step > PATH_LOGIN && path->step < PATH_READY) {
+            path_late(path);
+            return;
+        }
+    }
+}
+
+/* ---- paths that come when the caller has its answer ---- */
+
+static bool any_away(const struct attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].away)
+            return true;
+    return false;
+}
+
+static bool map_is_there(const struct attach *attach)
+{
+    char uuid[MANYPATH_WWID_SIZE + 8] = "";
+    char wanted[MANYPATH_WWID_SIZE + 8];
+
+    snprintf(wanted, sizeof wanted, "mpath-%s", attach->identity.wwid);
+    mp_sysfs_dm(attach->operation.handle->host->sysfs_root, attach->device, uuid, sizeof uuid, NULL,
+                0);
+    return strcmp(uuid, wanted) == 0;
+}
+
+static void join_finished(struct attach_job *job)
+{
+    struct attach_path *path = job->path;
+    struct attach *attach = job->attach;
+
+    path->away = false;
+    if (job->result < 0 && !map_is_there(attach)) {
+        path->in_map = false;
+        path->error = job->error;
+        path_fail(path);
+        return;
+    }
+    if (job->result < 0)
+        warn(attach, "%s stays beside its map until multipathd takes it: %s", path->disk.name,
+             job->error.message);
+    else
+        mp_log(&attach->operation.handle->log, MANYPATH_LOG_INFO,
+               "portal %s port %u is back: %s joined map %s", path->target.address,
+               path->target.portal.port, path->disk.name, attach->device);
+    keep_path(path);
+    path_let_go(path);
+    path->step = PATH_OVER;
+}
+
+/* A path that went into the map and is still the same disk. */
+static bool is_member(struct attach_path *path)
+{
+    dev_t dev = path->disk.dev;
+
+    return path->step == PATH_OVER && path->in_map && find_disk(path) == 0 && path->disk.dev == dev;
+}
+
+static void path_join(struct attach_path *path)
+{
+    struct attach *attach = path->attach;
+    struct attach_job *job;
+
+    if (!path_check_identity(path))
+        return;
+    job = new_map_job(attach, path, join_finished);
+    path->step = PATH_JOIN;
+    if (job != NULL) {
+        add_member(job, path);
+        for (size_t i = 0; i < attach->path_count; i++)
+            if (is_member(&attach->paths[i]))
+                add_member(job, &attach->paths[i]);
+        job->join_only = true;
+        job->deadline_ns = mp_now_ns() + JOIN_PATIENCE;
+        if (start_job(attach, job, &path->job))
+            return;
+    }
+    path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_MAP, EAGAIN,
+               "no thread or memory for joining the map");
+}
+
+/* Waits, patiently, for a session through a portal that is away. */
+static void path_wait(struct attach_path *path)
+{
+    path->session = mp_session_hold(path->attach->operation.handle->sessions, &path->target.portal,
+                                    path->target.iqn);
+    path->opens = 0;
+    if (path->session != NULL)
+        path_login(path);
+    else
+        path->away = false;
+}
+
+static void late_paths(struct attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        if (path->away && path->step == PATH_READY)
+            path_join(path);
+        else if (path->away && path->step == PATH_OVER)
+            path_wait(path);
+    }
+}
+
+/* Gives up what goes on in the background. A join that runs is waited for. */
+static void attach_yield(struct manypath_operation *operation)
+{
+    struct attach *attach = (struct attach *)operation;
+
+    if (attach->step != VOLUME_DONE)
+        return;
+    mp_engine_disarm(operation->handle, &attach->grace);
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        path->away = false;
+        if (path->step > PATH_WAITING && path->step <= PATH_READY)
+            path_undo(path);
+    }
+}
+
+/* Time to look whether there is still a map to join. */
+static void check_map(struct attach *attach)
+{
+    if (!any_away(attach))
+        return;
+    if (map_is_there(attach))
+        mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + MAP_CHECK);
+    else
+        attach_yield(&attach->operation);
+}
+
+/* ---- the volume: deciding ---- */
+
 static void volume_check(struct attach *attach)
 {
-    size_t ready = 0, undoing = 0, trying = 0, silent = 0;
+    size_t ready = 0, undoing = 0, trying = 0, silent = 0, vouching = 0;
 
     for (size_t i = 0; i < attach->path_count; i++) {
         const struct attach_path *path = &attach->paths[i];
@@ -932,18 +1246,21 @@ static void volume_check(struct attach *attach)
         undoing += path->step == PATH_UNDO;
         silent += path->step == PATH_LOGIN;
         trying += path->step < PATH_READY;
+        vouching += path->step <= PATH_READY && !path->target.candidate;
     }
-    if (attach->step == VOLUME_UNDOING && undoing == 0 && trying == 0 && ready == 0) {
+    if (attach->step == VOLUME_DONE)
+        late_paths(attach);
+    else if (attach->step == VOLUME_UNDOING && undoing == 0 && trying == 0 && ready == 0)
         volume_finish(attach);
-        return;
-    }
     if (attach->step != VOLUME_PATHS)
         return;
-    if (trying == 0 && ready >= attach->min_paths) {
-        volume_choose(attach);
-    } else if (ready + trying < attach->min_paths) {
+    if (attach->single_path) {
+        single_check(attach);
+    } else if (ready + trying < attach->min_paths || vouching == 0) {
         volume_error(attach, ready);
         volume_fail(attach);
+    } else if (trying == 0) {
+        volume_choose(attach);
     } else if (ready >= attach->min_paths && trying == silent &&
                attach->grace.at_ns > mp_now_ns() + STRAGGLER_GRACE) {
         mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + STRAGGLER_GRACE);
@@ -992,6 +1309,14 @@ static void grace_over(struct mp_timer *timer)
     bool patient = now < attach->paths_deadline_ns;
     size_t ready = 0;
 
+    if (attach->step == VOLUME_DONE) {
+        check_map(attach);
+        return;
+    }
+    if (attach->single_path) {
+        single_late(attach);
+        return;
+    }
     for (size_t i = 0; i < attach->path_count; i++) {
         const struct attach_path *path = &attach->paths[i];
 
@@ -1087,9 +1412,13 @@ static void volume_paths(struct attach *attach)
     attach->step = VOLUME_PATHS;
     attach->last_answer_ns = mp_now_ns();
     attach->times.prepare_ns = since_begin(attach);
+    if (attach->single_path) {
+        single_check(attach);
+        return;
+    }
     mp_engine_arm(attach->operation.handle, &attach->grace, attach->paths_deadline_ns);
     for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step == PATH_LOGIN && attach->step == VOLUME_PATHS)
+        if (attach->paths[i].step == PATH_WAITING && attach->step == VOLUME_PATHS)
             path_login(&attach->paths[i]);
 }
 
@@ -1131,7 +1460,7 @@ static void attach_begin(struct manypath_operation *operation)
             return;
         }
     }
-    if (atomic_load(&handle->host->multipath_known)) {
+    if (attach->single_path || atomic_load(&handle->host->multipath_known)) {
         volume_paths(attach);
         return;
     }
@@ -1151,15 +1480,19 @@ static bool attach_idle(const struct manypath_operation *operation)
     const struct attach *attach = (const struct attach *)operation;
 
     for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step == PATH_UNDO)
+        if (attach->paths[i].step > PATH_WAITING && attach->paths[i].step < PATH_OVER)
             return false;
-    return attach->jobs == 0;
+    return attach->jobs == 0 && attach->grace.slot == 0;
 }
 
 static void attach_free(struct manypath_operation *operation)
 {
     struct attach *attach = (struct attach *)operation;
 
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].fd >= 0)
+            close(attach->paths[i].fd);
+    mp_chap_release(attach->terms.chap);
     manypath_attachment_free(attach->attachment);
     manypath_paths_free(attach->results);
     free(attach->operation.targets);
@@ -1171,15 +1504,18 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
                   struct manypath_operation **ret_operation, struct manypath_error *err)
 {
     struct mp_target *targets = NULL;
+    struct mp_chap *chap = NULL;
     size_t count = 0;
     int result = mp_request_timeout(request->timeout_ms, err);
 
     if (result == 0)
         result = mp_request_targets(request->targets, request->target_count, &targets, &count, err);
-    if (result == 0 && request->min_paths > count)
+    if (result == 0 && request->min_paths > (request->single_path ? 1 : count))
         result = mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
-                          "min_paths is %u, but the request names only %zu different paths",
-                          request->min_paths, count);
+                          "min_paths is %u, but the request asks for only %zu different paths",
+                          request->min_paths, request->single_path ? 1 : count);
+    if (result == 0)
+        result = mp_chap_new(request->chap, &chap, err);
     if (result < 0) {
         free(targets);
         return result;
@@ -1187,6 +1523,7 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
     struct attach *attach = calloc(1, sizeof *attach);
 
     if (attach != NULL) {
+        attach->terms.chap = chap;
         attach->paths = calloc(count, sizeof *attach->paths);
         attach->attachment = calloc(1, sizeof *attach->attachment);
         attach->results = calloc(count, sizeof *attach->results);
@@ -1200,6 +1537,8 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
         free(targets);
         if (attach != NULL)
             attach_free(&attach->operation);
+        else
+            mp_chap_release(chap);
         return result;
     }
     uint32_t seconds = request->timeout_ms / 2000;
@@ -1207,12 +1546,16 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
 
     attach->operation.begin = attach_begin;
     attach->operation.cancel = attach_cancel;
+    attach->operation.yield = attach_yield;
     attach->operation.idle = attach_idle;
     attach->operation.free = attach_free;
     attach->grace.fire = grace_over;
     attach->gather.fire = gather_over;
     attach->min_paths = request->min_paths != 0 ? request->min_paths : 1;
-    attach->login_timeout_s = seconds < LOGIN_TIMEOUT_MIN_S   ? LOGIN_TIMEOUT_MIN_S
+    attach->single_path = request->single_path;
+    attach->terms.replacement_timeout_s =
+        request->single_path ? REPLACEMENT_TIMEOUT_SINGLE_S : REPLACEMENT_TIMEOUT_S;
+    attach->terms.timeout_s = seconds < LOGIN_TIMEOUT_MIN_S   ? LOGIN_TIMEOUT_MIN_S
                               : seconds > LOGIN_TIMEOUT_MAX_S ? LOGIN_TIMEOUT_MAX_S
                                                               : seconds;
     attach->paths_deadline_ns =

@@ -23,8 +23,7 @@ enum {
     /* After it broke off requests, iscsid is most likely being restarted: nobody listens for a
        moment. */
     RESTART_LIMIT_NS = 2000 * 1000 * 1000,
-    REPLACEMENT_TIMEOUT_S = 5, /* multipath-tools' default fast_io_fail_tmo */
-    PROBE_ROUNDS = 2,          /* the second in case iscsid was restarted during the first */
+    PROBE_ROUNDS = 2, /* the second in case iscsid was restarted during the first */
 };
 
 enum kind { PROBE, LOGIN, LOGOUT };
@@ -43,7 +42,7 @@ struct mp_exchange {
     char address[MANYPATH_ADDRESS_SIZE]; /* LOGIN, and the next three */
     uint16_t port;
     char iqn[MANYPATH_IQN_SIZE];
-    uint32_t login_timeout_s;
+    struct mp_login_terms terms;
     size_t received;
     uint8_t reply[MP_ISCSID_REPLY_SIZE];
 };
@@ -102,6 +101,7 @@ static void free_list(struct exchange_list *list)
         TAILQ_REMOVE(list, exchange, link);
         if (exchange->source.fd >= 0)
             close(exchange->source.fd);
+        mp_chap_release(exchange->terms.chap);
         free(exchange);
     }
 }
@@ -323,6 +323,18 @@ static void probe_begin(struct mp_client *client)
 
 /* ---- sending and receiving ---- */
 
+static void encode_chap(const struct mp_chap *chap, struct mp_iscsid_login *login)
+{
+    login->username = chap->username;
+    login->password = chap->password;
+    login->password_length = chap->password_length;
+    login->username_in = chap->username_in;
+    login->password_in = chap->password_in;
+    login->password_in_length = chap->password_in_length;
+    for (size_t i = 0; i < chap->algorithm_count; i++)
+        login->chap_algs[i] = chap->algorithms[i];
+}
+
 static int encode(struct mp_client *client, const struct mp_exchange *exchange, size_t *ret_size)
 {
     struct mp_iscsid_login login;
@@ -339,12 +351,12 @@ static int encode(struct mp_client *client, const struct mp_exchange *exchange, 
     login.target = exchange->iqn;
     login.address = exchange->address;
     login.port = exchange->port;
-    login.login_timeout = (int32_t)exchange->login_timeout_s;
+    login.login_timeout = (int32_t)exchange->terms.timeout_s;
     login.initial_login_retry_max = 1;
     login.scan_auto = 0; /* we scan the one LUN that is wanted */
-    /* The other paths of the map take over: fail I/O on a lost one soon (the kernel's default is
-     * 120 s). */
-    login.replacement_timeout = REPLACEMENT_TIMEOUT_S;
+    login.replacement_timeout = exchange->terms.replacement_timeout_s;
+    if (exchange->terms.chap != NULL)
+        encode_chap(exchange->terms.chap, &login);
     return mp_iscsid_encode_login(client->layout, &login, client->buffer, *ret_size);
 }
 
@@ -444,7 +456,11 @@ static int transmit(struct mp_client *client, struct mp_exchange *exchange)
 
     if (result < 0) {
         mp_error(&error, MANYPATH_E_INVALID, MANYPATH_PHASE_LOGIN, result,
-                 "this request cannot be put to iscsid layout %s: errno %d", client->layout->name,
+                 "this request cannot be put to iscsid layout %s: %s (errno %d)",
+                 client->layout->name,
+                 result == -EOPNOTSUPP && exchange->terms.chap != NULL
+                     ? "this iscsid knows CHAP with MD5 only"
+                     : "a value does not fit",
                  -result);
         fail(exchange, &error);
         return 0;
@@ -571,8 +587,8 @@ void mp_client_turn(struct mp_client *client)
 /* ---- requests ---- */
 
 struct mp_exchange *mp_client_login(struct mp_client *client, const struct mp_portal *portal,
-                                    const char *iqn, uint32_t login_timeout_s, mp_answer_fn answer,
-                                    void *owner)
+                                    const char *iqn, const struct mp_login_terms *terms,
+                                    mp_answer_fn answer, void *owner)
 {
     struct mp_exchange *exchange = new_exchange(client, LOGIN, answer, owner);
 
@@ -581,7 +597,8 @@ struct mp_exchange *mp_client_login(struct mp_client *client, const struct mp_po
     mp_portal_format(portal, exchange->address, sizeof exchange->address);
     exchange->port = portal->port;
     mp_copy(exchange->iqn, sizeof exchange->iqn, iqn);
-    exchange->login_timeout_s = login_timeout_s;
+    exchange->terms = *terms;
+    mp_chap_hold(terms->chap);
     TAILQ_INSERT_TAIL(&client->waiting, exchange, link);
     return exchange;
 }

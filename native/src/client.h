@@ -8,6 +8,7 @@
 
 #include "address.h"
 #include "engine.h"
+#include "secret.h"
 
 struct mp_exchange;
 
@@ -18,6 +19,13 @@ struct mp_answer {
     uint64_t sent_ns; /* when the request left us, 0 if it never did */
 };
 
+/* How to log in. */
+struct mp_login_terms {
+    uint32_t timeout_s; /* of iscsid's login; stays with the session for its reconnects */
+    int32_t replacement_timeout_s; /* until I/O on a lost session fails */
+    struct mp_chap *chap;          /* or NULL */
+};
+
 typedef void (*mp_answer_fn)(void *owner, const struct mp_answer *answer);
 
 struct mp_client *mp_client_new(struct manypath *handle);
@@ -26,8 +34,8 @@ void mp_client_free(struct mp_client *client);
 /* Queues a request; it is sent at the end of this turn of the loop at the earliest. NULL: out of
  * memory. The exchange is gone when `answer` has been called, or after mp_client_forget(). */
 struct mp_exchange *mp_client_login(struct mp_client *client, const struct mp_portal *portal,
-                                    const char *iqn, uint32_t login_timeout_s, mp_answer_fn answer,
-                                    void *owner);
+                                    const char *iqn, const struct mp_login_terms *terms,
+                                    mp_answer_fn answer, void *owner);
 struct mp_exchange *mp_client_logout(struct mp_client *client, int32_t sid, mp_answer_fn answer,
                                      void *owner);
 

@@ -29,7 +29,7 @@
 /* Jobs stop waiting this long before the deadline, so that their own error reaches the caller. */
 #define ANSWER_RESERVE (UINT64_C(100) * 1000 * 1000)
 
-enum { HOLDERS_MAX = 8, UUID_SIZE = 129 };
+enum { HOLDERS_MAX = 8, UUID_SIZE = 129, MEMBERS_MAX = 256 };
 
 enum detach_step { DETACH_FIND, DETACH_UNMAP, DETACH_DELETE, DETACH_LOGOUT, DETACH_DONE };
 
@@ -57,6 +57,7 @@ struct detach_session {
 struct detach {
     struct manypath_operation operation;
     enum detach_step step;
+    bool whole_map;
     size_t disk_count;
     struct detach_disk *disks;
     size_t session_count;
@@ -426,32 +427,59 @@ static void step_unmap(struct detach *detach)
 
 /* ---- FIND ---- */
 
-static struct detach_session *session_of(struct detach *detach, const struct mp_target *target)
+/* The session of this portal and iqn, held. NULL: out of memory. */
+static struct detach_session *session_of(struct detach *detach, const struct mp_portal *portal,
+                                         const char *iqn)
 {
     struct detach_session *session;
 
     for (size_t i = 0; i < detach->session_count; i++) {
         session = &detach->sessions[i];
-        if (mp_portal_equal(&session->portal, &target->portal) &&
-            strcmp(session->iqn, target->iqn) == 0)
+        if (mp_portal_equal(&session->portal, portal) && strcmp(session->iqn, iqn) == 0)
             return session;
     }
-    session = &detach->sessions[detach->session_count++];
+    session = realloc(detach->sessions, (detach->session_count + 1) * sizeof *session);
+    if (session == NULL)
+        return NULL;
+    detach->sessions = session;
+    session += detach->session_count;
+    memset(session, 0, sizeof *session);
     session->detach = detach;
-    session->portal = target->portal;
-    mp_copy(session->iqn, sizeof session->iqn, target->iqn);
+    session->portal = *portal;
+    mp_copy(session->iqn, sizeof session->iqn, iqn);
     session->sid = session->host = -1;
-    session->entry =
-        mp_session_hold(detach->operation.handle->sessions, &target->portal, target->iqn);
+    session->entry = mp_session_hold(detach->operation.handle->sessions, portal, iqn);
+    if (session->entry == NULL)
+        return NULL;
+    detach->session_count++;
     return session;
 }
 
-static void find_target(struct detach *detach, const struct mp_target *target,
+static bool add_disk(struct detach *detach, const struct mp_disk *disk)
+{
+    struct detach_disk *disks;
+
+    for (size_t i = 0; i < detach->disk_count; i++)
+        if (detach->disks[i].disk.host == disk->host && detach->disks[i].disk.lun == disk->lun &&
+            detach->disks[i].disk.channel == disk->channel &&
+            detach->disks[i].disk.target == disk->target)
+            return true;
+    disks = realloc(detach->disks, (detach->disk_count + 1) * sizeof *disks);
+    if (disks == NULL)
+        return false;
+    detach->disks = disks;
+    disks[detach->disk_count++] = (struct detach_disk){.detach = detach, .disk = *disk};
+    return true;
+}
+
+static bool find_target(struct detach *detach, const struct mp_target *target,
                         const struct mp_session *sessions, size_t count)
 {
-    struct detach_session *session = session_of(detach, target);
-    struct detach_disk *disk = &detach->disks[detach->disk_count];
+    struct detach_session *session = session_of(detach, &target->portal, target->iqn);
+    struct mp_disk disk;
 
+    if (session == NULL)
+        return false;
     for (size_t i = 0; i < count && session->sid < 0; i++) {
         if (strcmp(sessions[i].iqn, target->iqn) == 0 &&
             mp_portal_equal(&sessions[i].portal, &target->portal)) {
@@ -459,12 +487,66 @@ static void find_target(struct detach *detach, const struct mp_target *target,
             session->host = sessions[i].host;
         }
     }
-    if (session->sid >= 0 &&
-        mp_sysfs_find_disk(detach->operation.handle->host->sysfs_root, session->host, session->sid,
-                           target->lun, &disk->disk) == 0) {
-        disk->detach = detach;
-        detach->disk_count++;
+    if (session->sid < 0 || mp_sysfs_find_disk(detach->operation.handle->host->sysfs_root,
+                                               session->host, session->sid, target->lun, &disk) < 0)
+        return true;
+    return add_disk(detach, &disk);
+}
+
+/* A member of the map, and the session it came through. Other members stay out of this: the map's
+ * removal lets go of them. */
+static bool find_member(struct detach *detach, const char *name, const struct mp_session *sessions,
+                        size_t count)
+{
+    const char *root = detach->operation.handle->host->sysfs_root;
+    struct detach_session *session;
+    struct mp_disk disk;
+    int32_t sid, host;
+    uint64_t lun;
+
+    if (mp_sysfs_disk_place(root, name, &sid, &host, &lun) < 0 ||
+        mp_sysfs_find_disk(root, host, sid, lun, &disk) < 0)
+        return true;
+    for (size_t i = 0; i < count; i++) {
+        if (sessions[i].sid != sid || sessions[i].portal.family == 0)
+            continue;
+        session = session_of(detach, &sessions[i].portal, sessions[i].iqn);
+        if (session == NULL)
+            return false;
+        session->sid = sid;
+        session->host = host;
+        return add_disk(detach, &disk);
     }
+    return true;
+}
+
+/* The other paths of the maps that the disks found so far are in. */
+static bool find_members(struct detach *detach, const struct mp_session *sessions, size_t count)
+{
+    const char *root = detach->operation.handle->host->sysfs_root;
+    size_t found = detach->disk_count;
+
+    for (size_t i = 0; i < found; i++) {
+        char holders[HOLDERS_MAX][MANYPATH_DEVICE_SIZE];
+        char members[MEMBERS_MAX][MANYPATH_DEVICE_SIZE];
+        size_t holder_count = 0, member_count = 0;
+
+        if (mp_sysfs_holders(root, detach->disks[i].disk.name, holders, HOLDERS_MAX,
+                             &holder_count) < 0)
+            continue;
+        for (size_t h = 0; h < holder_count && h < HOLDERS_MAX; h++) {
+            char uuid[UUID_SIZE] = "";
+
+            mp_sysfs_dm(root, holders[h], uuid, sizeof uuid, NULL, 0);
+            if (strncmp(uuid, "mpath-", 6) != 0 ||
+                mp_sysfs_slaves(root, holders[h], members, MEMBERS_MAX, &member_count) < 0)
+                continue;
+            for (size_t m = 0; m < member_count && m < MEMBERS_MAX; m++)
+                if (!find_member(detach, members[m], sessions, count))
+                    return false;
+        }
+    }
+    return true;
 }
 
 static void detach_begin(struct manypath_operation *operation)
@@ -473,7 +555,7 @@ static void detach_begin(struct manypath_operation *operation)
     struct mp_session *sessions = NULL;
     struct manypath_error error;
     size_t count = 0;
-    bool held = true;
+    bool found = true;
     int result = mp_sysfs_sessions(operation->handle->host->sysfs_root, &sessions, &count);
 
     detach->detachment->times.queue_ns = operation->begin_ns - operation->submit_ns;
@@ -483,12 +565,12 @@ static void detach_begin(struct manypath_operation *operation)
         fail(detach, &error);
         return;
     }
-    for (size_t i = 0; i < detach->operation.target_count; i++)
-        find_target(detach, &detach->operation.targets[i], sessions, count);
+    for (size_t i = 0; i < detach->operation.target_count && found; i++)
+        found = find_target(detach, &detach->operation.targets[i], sessions, count);
+    if (found && detach->whole_map)
+        found = find_members(detach, sessions, count);
     free(sessions);
-    for (size_t i = 0; i < detach->session_count; i++)
-        held = held && detach->sessions[i].entry != NULL;
-    if (held)
+    if (found)
         step_unmap(detach);
     else
         no_resources(detach, MANYPATH_PHASE_PREPARE);
@@ -550,10 +632,8 @@ int mp_detach_new(struct manypath *handle, const struct manypath_detach_request 
     result = mp_request_targets(request->targets, request->target_count, &detach->operation.targets,
                                 &detach->operation.target_count, err);
     if (result == 0) {
-        detach->disks = calloc(detach->operation.target_count, sizeof *detach->disks);
-        detach->sessions = calloc(detach->operation.target_count, sizeof *detach->sessions);
         detach->detachment = calloc(1, sizeof *detach->detachment);
-        if (detach->disks == NULL || detach->sessions == NULL || detach->detachment == NULL)
+        if (detach->detachment == NULL)
             result =
                 mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_REQUEST, ENOMEM, "out of memory");
     }
@@ -563,6 +643,7 @@ int mp_detach_new(struct manypath *handle, const struct manypath_detach_request 
         detach_free(&detach->operation);
         return result;
     }
+    detach->whole_map = request->whole_map;
     detach->operation.begin = detach_begin;
     detach->operation.cancel = detach_cancel;
     detach->operation.idle = detach_idle;

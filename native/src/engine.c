@@ -132,6 +132,13 @@ int mp_engine_watch(struct manypath *handle, struct mp_source *source, uint32_t 
     return epoll_ctl(handle->epoll_fd, EPOLL_CTL_ADD, source->fd, &event) < 0 ? -errno : 0;
 }
 
+void mp_engine_rewatch(struct manypath *handle, struct mp_source *source, uint32_t epoll_events)
+{
+    struct epoll_event event = {.events = epoll_events, .data.ptr = source};
+
+    epoll_ctl(handle->epoll_fd, EPOLL_CTL_MOD, source->fd, &event);
+}
+
 void mp_engine_unwatch(struct manypath *handle, struct mp_source *source)
 {
     if (source->fd < 0)
@@ -192,6 +199,11 @@ static void uevents_ready(struct mp_source *source, uint32_t epoll_events)
 
 /* ---- operations ---- */
 
+static bool overlap(const struct manypath_operation *a, const struct manypath_operation *b)
+{
+    return mp_targets_overlap(a->targets, a->target_count, b->targets, b->target_count);
+}
+
 static bool conflicts(const struct mp_operation_list *list,
                       const struct manypath_operation *operation)
 {
@@ -201,11 +213,27 @@ static bool conflicts(const struct mp_operation_list *list,
     {
         if (other == operation)
             return false; /* those behind it in the queue wait for it */
-        if (mp_targets_overlap(other->targets, other->target_count, operation->targets,
-                               operation->target_count))
+        if (overlap(other, operation))
             return true;
     }
     return false;
+}
+
+/* Is something still going on for the LUNs of this operation? Says that it should come to an end. */
+static bool waits_for_ending(struct manypath *handle, const struct manypath_operation *operation)
+{
+    struct manypath_operation *other;
+    bool any = false;
+
+    TAILQ_FOREACH(other, &handle->ending, link)
+    {
+        if (!overlap(other, operation))
+            continue;
+        if (other->yield != NULL)
+            other->yield(other);
+        any = any || !other->idle(other);
+    }
+    return any;
 }
 
 static void take_from_queue(struct manypath *handle, struct manypath_operation *operation)
@@ -226,8 +254,8 @@ static bool begin_queued(struct manypath *handle)
     while (operation != NULL) {
         struct manypath_operation *next = TAILQ_NEXT(operation, link);
 
-        if (!conflicts(&handle->operations, operation) && !conflicts(&handle->ending, operation) &&
-            !conflicts(&handle->queued, operation)) {
+        if (!conflicts(&handle->operations, operation) && !conflicts(&handle->queued, operation) &&
+            !waits_for_ending(handle, operation)) {
             take_from_queue(handle, operation);
             operation->begin(operation);
             any = true;

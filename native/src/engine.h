@@ -65,6 +65,8 @@ struct manypath_operation {
     struct manypath_error error; /* code 0: success */
     void (*begin)(struct manypath_operation *operation);
     void (*cancel)(struct manypath_operation *operation, int code); /* E_TIMEOUT or E_CANCELLED */
+    /* Another operation waits for its LUNs: give up what goes on after delivery. May be NULL. */
+    void (*yield)(struct manypath_operation *operation);
     bool (*idle)(const struct manypath_operation *operation); /* nothing runs for it any more */
     void (*free)(struct manypath_operation *operation);
 };
@@ -110,6 +112,7 @@ void mp_engine_stop(struct manypath *handle);
 
 /* Loop side. */
 int mp_engine_watch(struct manypath *handle, struct mp_source *source, uint32_t epoll_events);
+void mp_engine_rewatch(struct manypath *handle, struct mp_source *source, uint32_t epoll_events);
 void mp_engine_unwatch(struct manypath *handle, struct mp_source *source); /* also closes the fd */
 void mp_engine_arm(struct manypath *handle, struct mp_timer *timer, uint64_t at_ns);
 void mp_engine_disarm(struct manypath *handle, struct mp_timer *timer);

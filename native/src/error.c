@@ -36,6 +36,8 @@ static const struct {
     {MANYPATH_E_CANCELLED, "CANCELLED", true},
     {MANYPATH_E_FORKED, "FORKED", false},
     {MANYPATH_E_SYSTEM, "SYSTEM", true},
+    {MANYPATH_E_PROTOCOL, "PROTOCOL", false},
+    {MANYPATH_E_HOST_NAME, "HOST_NAME", true},
 };
 
 static const char *const phases[] = {
@@ -45,6 +47,7 @@ static const char *const phases[] = {
     [MANYPATH_PHASE_IDENTITY] = "identity", [MANYPATH_PHASE_MAP] = "map",
     [MANYPATH_PHASE_FLUSH] = "flush",       [MANYPATH_PHASE_UNMAP] = "unmap",
     [MANYPATH_PHASE_DELETE] = "delete",     [MANYPATH_PHASE_LOGOUT] = "logout",
+    [MANYPATH_PHASE_RESOLVE] = "resolve",   [MANYPATH_PHASE_DISCOVERY] = "discovery",
 };
 
 const char *manypath_code_name(int code)

@@ -3,9 +3,11 @@
 #include "attach.h"
 #include "client.h"
 #include "detach.h"
+#include "discover.h"
 #include "engine.h"
 #include "error.h"
 #include "request.h"
+#include "resolve.h"
 #include "session.h"
 #include "text.h"
 
@@ -103,6 +105,25 @@ int manypath_detach_begin(struct manypath *handle, const struct manypath_detach_
     return result < 0 ? result : submit(handle, operation, ret_operation, err);
 }
 
+int manypath_discover_begin(struct manypath *handle,
+                            const struct manypath_discover_request *request,
+                            struct manypath_operation **ret_operation, struct manypath_error *err)
+{
+    struct manypath_operation *operation;
+    int result = mp_discover_new(handle, request, &operation, err);
+
+    return result < 0 ? result : submit(handle, operation, ret_operation, err);
+}
+
+int manypath_resolve_begin(struct manypath *handle, const char *host, uint32_t timeout_ms,
+                           struct manypath_operation **ret_operation, struct manypath_error *err)
+{
+    struct manypath_operation *operation;
+    int result = mp_resolve_new(handle, host, timeout_ms, &operation, err);
+
+    return result < 0 ? result : submit(handle, operation, ret_operation, err);
+}
+
 int manypath_operation_fd(const struct manypath_operation *operation)
 {
     return operation->event_fd;
@@ -150,6 +171,26 @@ int manypath_detach_finish(struct manypath_operation *operation,
 {
     wait_complete(operation);
     int result = mp_detach_result(operation, ret_detachment, err);
+
+    mp_operation_release(operation);
+    return result;
+}
+
+int manypath_discover_finish(struct manypath_operation *operation,
+                             struct manypath_discovery **ret_discovery, struct manypath_error *err)
+{
+    wait_complete(operation);
+    int result = mp_discover_result(operation, ret_discovery, err);
+
+    mp_operation_release(operation);
+    return result;
+}
+
+int manypath_resolve_finish(struct manypath_operation *operation,
+                            struct manypath_addresses **ret_addresses, struct manypath_error *err)
+{
+    wait_complete(operation);
+    int result = mp_resolve_result(operation, ret_addresses, err);
 
     mp_operation_release(operation);
     return result;

@@ -19,6 +19,7 @@ struct mp_host {
     char *multipath_dir;
     char *multipathd_socket;
     char *multipathd_pidfile;
+    char *initiator_file;
     uint32_t daemon_uid;
     uint32_t logins_in_flight;
     uint32_t worker_threads;

@@ -468,7 +468,7 @@ static int list_wwid(const struct mp_host *host, const char *wwid, uint64_t dead
 }
 
 int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
-                struct mp_map_path *paths, size_t path_count, uint64_t deadline_ns,
+                struct mp_map_path *paths, size_t path_count, bool join_only, uint64_t deadline_ns,
                 struct mp_map *ret_map, struct manypath_error *err)
 {
     char uuid[MP_DM_UUID_SIZE];
@@ -484,11 +484,16 @@ int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
         return mp_error(err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_MAP, ENAMETOOLONG,
                         "WWID %s is too long for a map", wwid);
     map.multipathd_running = mp_multipathd_running(host->multipathd_pidfile);
+    if (join_only && mp_dm_info(fd, uuid, &info) == -ENXIO)
+        return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, ENXIO,
+                        "map %s is not there any more", uuid);
     map.wwid_listed = list_wwid(host, wwid, deadline_ns) == 0;
     int result = build_table(paths, path_count, &params);
 
     for (int attempt = 0; result == 0 && attempt < ATTEMPTS; attempt++) {
         result = mp_dm_info(fd, uuid, &info);
+        if (result == -ENXIO && join_only)
+            break;
         if (result == -ENXIO) {
             map.existed = false;
             result = create(fd, wwid, uuid, sectors, params, deadline_ns);

@@ -29,13 +29,14 @@ struct mp_map {
 int mp_map_supported(struct mp_host *host, struct manypath_error *err);
 
 /*
- * One map with uuid "mpath-<wwid>" over exactly these paths: creates it, or joins one that exists.
+ * One map with uuid "mpath-<wwid>" over exactly these paths: creates it (unless `join_only`), or
+ * joins one that exists.
  * Members that are not ours are accepted only if their own VPD gives the same WWID. On failure
  * nothing made here is left. deadline_ns bounds the waits between calls, not a call that hangs in
  * the kernel.
  */
 int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
-                struct mp_map_path *paths, size_t path_count, uint64_t deadline_ns,
+                struct mp_map_path *paths, size_t path_count, bool join_only, uint64_t deadline_ns,
                 struct mp_map *ret_map, struct manypath_error *err);
 
 struct mp_unmap_times {

@@ -26,7 +26,7 @@ static const char *printable(const char *text, char *buffer, size_t size)
 /* RFC 7143 section 4.2.7: iqn., eui. or naa.; 223 bytes. Names are compared byte by byte on the
  * wire and in sysfs, so only the characters that stringprep (RFC 3722) leaves as they are in ASCII
  * are taken. */
-static const char *iqn_fault(const char *iqn)
+const char *mp_iscsi_name_fault(const char *iqn)
 {
     size_t length = strlen(iqn);
 
@@ -48,24 +48,38 @@ static const char *iqn_fault(const char *iqn)
     return NULL;
 }
 
+int mp_request_portal(const struct manypath_target *target, size_t index,
+                      struct mp_portal *ret_portal, struct manypath_error *err)
+{
+    char shown[64];
+
+    if (target->address == NULL)
+        return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
+                        "target %zu has no address", index);
+    if (target->port == 0)
+        return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
+                        "target %zu has port 0; ports are 1 to 65535", index);
+    if (mp_portal_parse(target->address, target->port, ret_portal) < 0)
+        return mp_error(
+            err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
+            "target %zu: '%s' is not a numeric IPv4 or IPv6 address; resolve host names first",
+            index, printable(target->address, shown, sizeof shown));
+    return 0;
+}
+
 static int check_target(const struct manypath_target *target, size_t index,
                         struct mp_target *ret_target, struct manypath_error *err)
 {
     char shown[64];
     const char *fault;
+    int result = mp_request_portal(target, index, &ret_target->portal, err);
 
-    if (target->address == NULL || target->iqn == NULL)
-        return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0, "target %zu has no %s",
-                        index, target->address == NULL ? "address" : "iqn");
-    if (target->port == 0)
-        return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
-                        "target %zu has port 0; ports are 1 to 65535", index);
-    if (mp_portal_parse(target->address, target->port, &ret_target->portal) < 0)
-        return mp_error(
-            err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
-            "target %zu: '%s' is not a numeric IPv4 or IPv6 address; resolve host names first",
-            index, printable(target->address, shown, sizeof shown));
-    fault = iqn_fault(target->iqn);
+    if (result < 0)
+        return result;
+    if (target->iqn == NULL)
+        return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0, "target %zu has no iqn",
+                        index);
+    fault = mp_iscsi_name_fault(target->iqn);
     if (fault != NULL)
         return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
                         "target %zu: the iSCSI name '%s' %s", index,
@@ -75,6 +89,7 @@ static int check_target(const struct manypath_target *target, size_t index,
                         "target %zu: LUN %llu is out of range; LUNs are 0 to 2^63-1", index,
                         (unsigned long long)target->lun);
     ret_target->lun = target->lun;
+    ret_target->candidate = target->candidate;
     mp_copy(ret_target->iqn, sizeof ret_target->iqn, target->iqn);
     mp_portal_format(&ret_target->portal, ret_target->address, sizeof ret_target->address);
     return 0;

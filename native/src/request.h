@@ -12,12 +12,18 @@ struct mp_target {
     char address[MANYPATH_ADDRESS_SIZE]; /* canonical */
     char iqn[MANYPATH_IQN_SIZE];
     uint64_t lun;
+    bool candidate; /* perhaps another volume */
 };
 
 /* Checks every target; duplicates collapse. *ret_targets is malloc'ed. */
 int mp_request_targets(const struct manypath_target *targets, size_t count,
                        struct mp_target **ret_targets, size_t *ret_count,
                        struct manypath_error *err);
+/* The portal of a target alone; `index` is for the message. */
+int mp_request_portal(const struct manypath_target *target, size_t index,
+                      struct mp_portal *ret_portal, struct manypath_error *err);
+/* What is wrong with an iSCSI name, as the end of a sentence; NULL: nothing. */
+const char *mp_iscsi_name_fault(const char *name);
 /* Is a LUN in both? */
 bool mp_targets_overlap(const struct mp_target *a, size_t a_count, const struct mp_target *b,
                         size_t b_count);

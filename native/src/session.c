@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "session.h"
 
-#include "client.h"
 #include "error.h"
 #include "iscsid_codec.h"
 #include "sysfs.h"
@@ -20,6 +19,7 @@
 /* The kernel sends no event when a software iSCSI session is logged in, so its state is polled;
  * only after iscsid answered, or when its answer is late. */
 #define SETTLE_POLL (20 * MS)
+#define SETTLE_POLL_PATIENT (500 * MS) /* when nobody is in a hurry */
 /* iscsid 2.1.10 never answers a login with manual scan (open-iscsi issue 484): look for ourselves.
  */
 #define ANSWER_CHECK (200 * MS)
@@ -34,7 +34,13 @@
 /* How long a session may take to show in sysfs, or to leave it, after iscsid said so. */
 #define SETTLE_LIMIT (5000 * MS)
 
-enum entry_state { IDLE, IN_LOGIN, SETTLE, UP, IN_LOGOUT, LEAVING };
+/* A portal that is away is asked after this long, then after twice as long each time. */
+#define COOLING_FIRST (500 * MS)
+#define COOLING_LONGEST (4000 * MS)
+/* How long it gets to accept a connection then. */
+#define COOLING_CONNECT (3000 * MS)
+
+enum entry_state { IDLE, IN_LOGIN, COOLING, SETTLE, UP, IN_LOGOUT, LEAVING };
 
 LIST_HEAD(wait_list, mp_session_wait);
 
@@ -51,12 +57,13 @@ struct mp_session_entry {
     bool left;     /* by a detach, to those who still held it */
     unsigned busy; /* callbacks run: do not free */
     int32_t sid, host;
-    uint32_t login_timeout_s;
+    struct mp_login_terms terms; /* of the last login */
     struct wait_list logins, logouts;
     struct mp_exchange *exchange;
     struct mp_timer timer;
     struct mp_source portal_check; /* our own TCP connection to a portal that does not answer */
-    bool checked; /* once per login: a portal that accepts is not asked again and again */
+    bool checked;        /* once per login: a portal that accepts is not asked again and again */
+    uint64_t cooling_ns; /* how long it cooled the last time */
     uint64_t login_begin_ns, login_end_ns;
     uint64_t settle_until_ns;
     int32_t logout_code;
@@ -69,7 +76,8 @@ struct mp_sessions {
     struct entry_list entries;
 };
 
-static void begin_login(struct mp_session_entry *entry);
+static void begin_login(struct mp_session_entry *entry, const struct mp_login_terms *terms);
+static void login_again(struct mp_session_entry *entry);
 static void begin_logout(struct mp_session_entry *entry);
 
 struct mp_sessions *mp_sessions_new(struct manypath *handle)
@@ -92,6 +100,7 @@ static void free_entry(struct mp_session_entry *entry)
     mp_engine_disarm(handle, &entry->timer);
     mp_engine_unwatch(handle, &entry->portal_check);
     TAILQ_REMOVE(&entry->sessions->entries, entry, link);
+    mp_chap_release(entry->terms.chap);
     free(entry);
 }
 
@@ -139,6 +148,15 @@ uint64_t mp_session_login_end_ns(const struct mp_session_entry *entry)
 
 static void settle_entry(struct mp_session_entry *entry);
 
+/* A login failed, but not for this one: it is patient, or has other credentials. */
+static bool waits_on(const struct mp_session_entry *entry, const struct mp_session_wait *wait,
+                     const struct manypath_error *error)
+{
+    if (error->code == MANYPATH_E_AUTH)
+        return !mp_chap_same(wait->terms->chap, entry->terms.chap);
+    return wait->patient && error->retryable;
+}
+
 static void tell(struct mp_session_entry *entry, struct wait_list *list,
                  const struct manypath_error *error)
 {
@@ -146,7 +164,7 @@ static void tell(struct mp_session_entry *entry, struct wait_list *list,
 
     /* those who queue up while the others are told wait for the next time */
     LIST_FOREACH(wait, list, link)
-    wait->due = true;
+    wait->due = error->code == 0 || list != &entry->logins || !waits_on(entry, wait, error);
     entry->busy++;
     do {
         LIST_FOREACH(wait, list, link)
@@ -170,8 +188,13 @@ static void login_over(struct mp_session_entry *entry, enum entry_state state,
     entry->login_end_ns = mp_now_ns();
     mp_engine_disarm(handle, &entry->timer);
     mp_engine_unwatch(handle, &entry->portal_check);
+    if (state == UP)
+        entry->cooling_ns = 0;
     tell(entry, &entry->logins, error != NULL ? error : &none);
-    settle_entry(entry);
+    if (entry->state == IDLE && !LIST_EMPTY(&entry->logins))
+        login_again(entry);
+    else
+        settle_entry(entry);
 }
 
 static void login_error(const struct mp_session_entry *entry, int code, int sys_errno,
@@ -214,10 +237,22 @@ static int look(struct mp_session_entry *entry, struct mp_session *ret_session)
     return result;
 }
 
+static const struct mp_session_wait *first_in_a_hurry(const struct mp_session_entry *entry)
+{
+    const struct mp_session_wait *wait;
+
+    LIST_FOREACH(wait, &entry->logins, link)
+    if (!wait->patient)
+        return wait;
+    return NULL;
+}
+
 static void settle_later(struct mp_session_entry *entry)
 {
+    uint64_t poll_ns = first_in_a_hurry(entry) != NULL ? SETTLE_POLL : SETTLE_POLL_PATIENT;
+
     entry->state = SETTLE;
-    mp_engine_arm(entry->sessions->handle, &entry->timer, mp_now_ns() + SETTLE_POLL);
+    mp_engine_arm(entry->sessions->handle, &entry->timer, mp_now_ns() + poll_ns);
 }
 
 static void settle(struct mp_session_entry *entry)
@@ -295,10 +330,32 @@ static void portal_is_dead(struct mp_session_entry *entry, int sys_errno)
     settle_entry(entry);
 }
 
+static void cool(struct mp_session_entry *entry)
+{
+    uint64_t longer = entry->cooling_ns * 2;
+
+    entry->cooling_ns = longer < COOLING_FIRST     ? COOLING_FIRST
+                        : longer > COOLING_LONGEST ? COOLING_LONGEST
+                                                   : longer;
+    entry->state = COOLING;
+    mp_engine_arm(entry->sessions->handle, &entry->timer, mp_now_ns() + entry->cooling_ns);
+}
+
 static bool says_dead(int sys_errno)
 {
     return sys_errno == ECONNREFUSED || sys_errno == ECONNRESET || sys_errno == EHOSTUNREACH ||
            sys_errno == ENETUNREACH;
+}
+
+/* What our own connection came to. */
+static void portal_told(struct mp_session_entry *entry, int sys_errno)
+{
+    if (entry->state == COOLING && sys_errno == 0)
+        begin_login(entry, LIST_FIRST(&entry->logins)->terms);
+    else if (entry->state == COOLING)
+        cool(entry);
+    else if (says_dead(sys_errno))
+        portal_is_dead(entry, sys_errno);
 }
 
 static void portal_checked(struct mp_source *source, uint32_t epoll_events)
@@ -312,8 +369,7 @@ static void portal_checked(struct mp_source *source, uint32_t epoll_events)
     (void)epoll_events;
     getsockopt(source->fd, SOL_SOCKET, SO_ERROR, &error, &size);
     mp_engine_unwatch(entry->sessions->handle, source);
-    if (says_dead(error))
-        portal_is_dead(entry, error);
+    portal_told(entry, error);
 }
 
 /* iscsid has not answered for a while and the kernel shows no session, so iscsid has no TCP
@@ -338,8 +394,36 @@ static void check_portal(struct mp_session_entry *entry)
         return;
     }
     mp_engine_unwatch(handle, source);
-    if (says_dead(result))
-        portal_is_dead(entry, result);
+    portal_told(entry, result);
+}
+
+/* Time to ask again, or time is up for the answer. */
+static void cooled(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+
+    if (LIST_EMPTY(&entry->logins)) { /* nobody waits any more */
+        entry->state = IDLE;
+        settle_entry(entry);
+    } else if (entry->portal_check.fd >= 0) {
+        mp_engine_unwatch(handle, &entry->portal_check);
+        cool(entry);
+    } else {
+        mp_engine_arm(handle, &entry->timer, mp_now_ns() + COOLING_CONNECT);
+        check_portal(entry);
+    }
+}
+
+/* After a failure that some did not hear of: with other credentials at once, for those who are
+ * patient when the portal is back. */
+static void login_again(struct mp_session_entry *entry)
+{
+    const struct mp_session_wait *wait = first_in_a_hurry(entry);
+
+    if (wait != NULL)
+        begin_login(entry, wait->terms);
+    else
+        cool(entry);
 }
 
 static void login_late(struct mp_session_entry *entry)
@@ -366,11 +450,17 @@ static void login_late(struct mp_session_entry *entry)
         check_portal(entry);
 }
 
-static void begin_login(struct mp_session_entry *entry)
+static void begin_login(struct mp_session_entry *entry, const struct mp_login_terms *terms)
 {
     struct manypath *handle = entry->sessions->handle;
     struct mp_session session;
     int result = look(entry, &session);
+
+    mp_chap_hold(terms->chap);
+    mp_chap_release(entry->terms.chap);
+    entry->terms = *terms;
+    mp_engine_unwatch(handle, &entry->portal_check);
+    mp_engine_disarm(handle, &entry->timer);
 
     entry->existed = result == 0 || result == -EAGAIN;
     entry->ours = false;
@@ -387,8 +477,8 @@ static void begin_login(struct mp_session_entry *entry)
     entry->state = IN_LOGIN;
     entry->ours = true;
     entry->checked = false;
-    entry->exchange = mp_client_login(handle->client, &entry->portal, entry->iqn,
-                                      entry->login_timeout_s, login_answered, entry);
+    entry->exchange = mp_client_login(handle->client, &entry->portal, entry->iqn, &entry->terms,
+                                      login_answered, entry);
     if (entry->exchange == NULL) {
         fail_login(entry, MANYPATH_E_SYSTEM, ENOMEM, 0, "out of memory");
         return;
@@ -396,8 +486,7 @@ static void begin_login(struct mp_session_entry *entry)
     mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
 }
 
-void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wait,
-                      uint32_t login_timeout_s)
+void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wait)
 {
     static const struct manypath_error none;
     enum mp_session_state state;
@@ -414,9 +503,10 @@ void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wa
     LIST_INSERT_HEAD(&entry->logins, wait, link);
     wait->linked = true;
     wait->due = false;
-    entry->login_timeout_s = login_timeout_s;
-    if (entry->state == IDLE)
-        begin_login(entry);
+    if (entry->state == IDLE && wait->patient)
+        cool(entry);
+    else if (entry->state == IDLE || (entry->state == COOLING && !wait->patient))
+        begin_login(entry, wait->terms);
     else if (entry->state == IN_LOGIN)
         mp_exchange_want(entry->exchange, true);
     /* else what goes on ends in an answer */
@@ -434,7 +524,7 @@ static void logout_over(struct mp_session_entry *entry, const struct manypath_er
     mp_engine_disarm(entry->sessions->handle, &entry->timer);
     tell(entry, &entry->logouts, error != NULL ? error : &none);
     if (!LIST_EMPTY(&entry->logins) && entry->state == IDLE)
-        begin_login(entry);
+        begin_login(entry, LIST_FIRST(&entry->logins)->terms);
     else
         settle_entry(entry);
 }
@@ -533,7 +623,7 @@ void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *w
 
     /* In login: the kernel has no session yet; should one come, it is logged out when the last
      * holder is gone. */
-    if (!mp_session_exclusive(entry) || entry->state == IN_LOGIN) {
+    if (!mp_session_exclusive(entry) || entry->state == IN_LOGIN || entry->state == COOLING) {
         wait->done(wait, &none);
         return;
     }
@@ -553,6 +643,8 @@ static void entry_timer(struct mp_timer *timer)
 
     if (entry->state == IN_LOGIN)
         login_late(entry);
+    else if (entry->state == COOLING)
+        cooled(entry);
     else if (entry->state == SETTLE)
         settle(entry);
     else if (entry->state == IN_LOGOUT)
@@ -590,7 +682,7 @@ static void settle_entry(struct mp_session_entry *entry)
                "session %d to %s through portal %s port %u is not needed and is logged out",
                entry->sid, entry->iqn, entry->address, entry->portal.port);
         begin_logout(entry);
-    } else if (entry->state == IDLE || entry->state == UP || unsent ||
+    } else if (entry->state == IDLE || entry->state == UP || entry->state == COOLING || unsent ||
                (entry->state == SETTLE && !entry->ours)) {
         free_entry(entry);
     } else if (entry->state == IN_LOGIN) {
@@ -663,6 +755,8 @@ void mp_session_pending(const struct mp_session_entry *entry, struct manypath_er
 
     if (entry->state == IN_LOGIN && mp_exchange_sent_ns(entry->exchange) == 0)
         reason = "iscsid has not taken the request yet";
+    else if (entry->state == COOLING)
+        reason = "the portal is not there; it is asked again and again";
     else if (entry->state == SETTLE)
         reason = "the session exists but is not logged in";
     else if (entry->state == IN_LOGOUT || entry->state == LEAVING)

@@ -5,12 +5,13 @@
  *
  *   IDLE -> LOGIN (asked iscsid) -> SETTLE (waiting for the kernel to show it logged in) -> UP
  *   UP -> LOGOUT -> IDLE
+ *   LOGIN -> COOLING (the portal is away, and somebody is patient: asked now and then) -> LOGIN
  */
 #ifndef MP_SESSION_H
 #define MP_SESSION_H
 
 #include "address.h"
-#include "engine.h"
+#include "client.h"
 
 struct mp_session_entry;
 
@@ -19,7 +20,9 @@ struct mp_session_entry;
 struct mp_session_wait {
     LIST_ENTRY(mp_session_wait) link;
     bool linked;
-    bool due; /* is being told */
+    bool due;     /* is being told */
+    bool patient; /* hears of no failure that may pass: waits until the portal is back */
+    const struct mp_login_terms *terms; /* of a login; outlives the wait */
     void (*done)(struct mp_session_wait *wait, const struct manypath_error *error);
 };
 
@@ -38,9 +41,8 @@ void mp_session_keep(struct mp_session_entry *entry);
  * rests on it then. */
 void mp_session_leave(struct mp_session_entry *entry);
 
-/* Wants the session up. login_timeout_s: what iscsid is told if it has to log in. */
-void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wait,
-                      uint32_t login_timeout_s);
+/* Wants the session up, on wait->terms if it has to log in. */
+void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wait);
 /* Wants the session gone, unless somebody else holds the entry: then done() at once and the session
  * stays. */
 void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *wait);

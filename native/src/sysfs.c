@@ -713,6 +713,72 @@ int mp_sysfs_holders(const char *root, const char *name, char (*ret_names)[MANYP
     return 0;
 }
 
+int mp_sysfs_slaves(const char *root, const char *name, char (*ret_names)[MANYPATH_DEVICE_SIZE],
+                    size_t max, size_t *ret_count)
+{
+    struct holder_list list = {.names = ret_names, .max = max};
+    char path[MANYPATH_DEVICE_SIZE + 8];
+    DIR *dir = NULL;
+
+    if (!is_block_name(name))
+        return -EINVAL;
+    snprintf(path, sizeof path, "block/%s", name);
+    int r = open_dir(root, path, &dir);
+
+    if (r < 0)
+        return r;
+    r = add_holders(dirfd(dir), "slaves", &list);
+    closedir(dir);
+    if (r == 0)
+        *ret_count = list.count;
+    return r;
+}
+
+/* ".../hostH/sessionS/targetH:C:T/H:C:T:L/block/NAME" */
+static bool parse_place(const char *link, int32_t *ret_sid, int32_t *ret_host, uint64_t *ret_lun)
+{
+    static const char session[] = "/session";
+    const char *at = strstr(link, session);
+    const char *block = strstr(link, "/block/");
+    uint64_t sid, host, ignored;
+
+    if (at == NULL || block == NULL)
+        return false;
+    at += sizeof session - 1;
+    if (!mp_take_u64(&at, INT32_MAX, &sid) || *at != '/')
+        return false;
+    while (block > at && block[-1] != '/')
+        block--;
+    if (!mp_take_u64(&block, INT32_MAX, &host) || *block++ != ':' ||
+        !mp_take_u64(&block, INT32_MAX, &ignored) || *block++ != ':' ||
+        !mp_take_u64(&block, INT32_MAX, &ignored) || *block++ != ':' ||
+        !mp_take_u64(&block, INT64_MAX, ret_lun) || *block != '/')
+        return false;
+    *ret_sid = (int32_t)sid;
+    *ret_host = (int32_t)host;
+    return true;
+}
+
+int mp_sysfs_disk_place(const char *root, const char *name, int32_t *ret_sid, int32_t *ret_host,
+                        uint64_t *ret_lun)
+{
+    char path[PATH_MAX];
+    char target[LINK_SIZE];
+
+    if (!is_block_name(name))
+        return -EINVAL;
+    int length = snprintf(path, sizeof path, "%s/block/%s", root, name);
+
+    if (length < 0 || (size_t)length >= sizeof path)
+        return -ENAMETOOLONG;
+    ssize_t got = readlink(path, target, sizeof target - 1);
+
+    if (got < 0)
+        return -gone(errno);
+    target[got] = '\0';
+    return parse_place(target, ret_sid, ret_host, ret_lun) ? 0 : -ENOENT;
+}
+
 static int read_block_attribute(const char *root, const char *name, const char *attribute,
                                 char *buffer, size_t size)
 {

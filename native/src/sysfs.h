@@ -69,6 +69,15 @@ int mp_sysfs_session_disks(const char *root, int32_t host, int32_t sid, struct m
 int mp_sysfs_holders(const char *root, const char *name, char (*ret_names)[MANYPATH_DEVICE_SIZE],
                      size_t max, size_t *ret_count);
 
+/* Names of the block devices below a dm device, from /sys/block/NAME/slaves; at most `max`, rest
+ * counted. */
+int mp_sysfs_slaves(const char *root, const char *name, char (*ret_names)[MANYPATH_DEVICE_SIZE],
+                    size_t max, size_t *ret_count);
+
+/* The iSCSI session and LUN of a disk by its name. -ENOENT: gone, or no disk behind iSCSI. */
+int mp_sysfs_disk_place(const char *root, const char *name, int32_t *ret_sid, int32_t *ret_host,
+                        uint64_t *ret_lun);
+
 /* uuid ("mpath-...") and name of /sys/block/dm-N/dm. Either output may be NULL. */
 int mp_sysfs_dm(const char *root, const char *dm, char *ret_uuid, size_t uuid_size, char *ret_name,
                 size_t name_size);

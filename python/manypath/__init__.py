@@ -19,51 +19,71 @@ if TYPE_CHECKING:
     from manypath import errors as errors
     from manypath._types import (
         Attachment,
+        Credentials,
         Detachment,
         DetachTimings,
+        Discovered,
+        DiscoveredTarget,
+        Discovery,
         Disk,
         Inventory,
         Map,
         Path,
         PathState,
         PathTimes,
+        Plan,
         Session,
         Target,
         Timings,
     )
-    from manypath.address import Portal
+    from manypath.address import NamedPortal, Portal
+    from manypath.connector import connector_properties
     from manypath.errors import ManypathError
-    from manypath.operations import connect, disconnect, inventory
+    from manypath.operations import connect, disconnect, discover, inventory
+    from manypath.properties import plan
 
     __version__: str
 
 __all__ = [
     "Attachment",
+    "Credentials",
     "DetachTimings",
     "Detachment",
+    "Discovered",
+    "DiscoveredTarget",
+    "Discovery",
     "Disk",
     "Inventory",
     "ManypathError",
     "Map",
+    "NamedPortal",
     "Path",
     "PathState",
     "PathTimes",
+    "Plan",
     "Portal",
     "Session",
     "Target",
     "Timings",
     "connect",
+    "connector_properties",
     "disconnect",
+    "discover",
     "errors",
     "inventory",
+    "plan",
 ]
 
 _MODULES = {
     "ManypathError": "errors",
+    "NamedPortal": "address",
     "Portal": "address",
     "connect": "operations",
+    "connector_properties": "connector",
     "disconnect": "operations",
+    "discover": "operations",
     "inventory": "operations",
+    "plan": "properties",
 }
 
 

@@ -2,7 +2,15 @@
 from collections.abc import Sequence
 from typing import final
 
-from manypath._types import Attachment, Detachment, Inventory, Target
+from manypath._types import (
+    Attachment,
+    Credentials,
+    Detachment,
+    DiscoveredTarget,
+    Inventory,
+    Target,
+)
+from manypath.address import Portal
 
 def version() -> str: ...
 
@@ -19,10 +27,31 @@ class Handle:
         multipath_dir: str | None = None,
         multipathd_socket: str | None = None,
         multipathd_pidfile: str | None = None,
+        initiator_file: str | None = None,
         daemon_uid: int = 0,
         logins_in_flight: int = 0,
         worker_threads: int = 0,
     ) -> Handle: ...
-    def attach(self, targets: Sequence[Target], timeout_ms: int, min_paths: int) -> Attachment: ...
-    def detach(self, targets: Sequence[Target], timeout_ms: int) -> Detachment: ...
+    def attach(
+        self,
+        targets: Sequence[Target],
+        timeout_ms: int,
+        min_paths: int,
+        *,
+        candidates: Sequence[Target] = (),
+        chap: Credentials | None = None,
+        single_path: bool = False,
+    ) -> Attachment: ...
+    def detach(
+        self, targets: Sequence[Target], timeout_ms: int, *, whole_map: bool = False
+    ) -> Detachment: ...
+    def discover(
+        self,
+        portal: Portal,
+        timeout_ms: int,
+        *,
+        initiator: str | None = None,
+        chap: Credentials | None = None,
+    ) -> tuple[DiscoveredTarget, ...]: ...
+    def resolve(self, host: str, timeout_ms: int) -> tuple[str, ...]: ...
     def inventory(self) -> Inventory: ...

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 if TYPE_CHECKING:
-    from manypath.address import Portal
+    from manypath.address import NamedPortal, Portal
     from manypath.errors import ManypathError
 
 
@@ -16,9 +16,10 @@ class PathState(enum.StrEnum):
     """How a path stands."""
 
     FAILED = "failed"  #: see the path's error
-    PENDING = "pending"  #: no answer from the portal yet; not part of the map
-    ACTIVE = "active"  #: in the map, usable
+    PENDING = "pending"  #: its portal is away; joins the map when it is back
+    ACTIVE = "active"  #: usable: in the map, or the single path
     INACTIVE = "inactive"  #: in the map, failed by the kernel
+    UNUSED = "unused"  #: without multipath: an earlier target served
 
 
 class _Record:
@@ -27,9 +28,12 @@ class _Record:
     __slots__ = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name; nested records become dicts, portals strings."""
+        """Return the fields by name; nested records become dicts, portals strings.
+
+        What ``repr()`` leaves out is left out here too: it is secret.
+        """
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {field.name: _plain(getattr(self, field.name)) for field in fields}
+        return {field.name: _plain(getattr(self, field.name)) for field in fields if field.repr}
 
 
 def _plain(value: Any) -> Any:
@@ -46,9 +50,108 @@ def _plain(value: Any) -> Any:
 class Target(_Record):
     """One place where a volume is offered."""
 
-    portal: Portal
+    portal: Portal | NamedPortal
     iqn: str
     lun: int
+
+
+class Credentials:
+    """User names and passwords for CHAP.
+
+    ``username`` and ``password`` are what we prove to the target, ``username_in`` and
+    ``password_in`` what it proves to us (mutual CHAP). ``algorithms`` are offered in that order, in
+    open-iscsi's spelling.
+
+    The passwords are the caller's objects, not copies, so no more copies of them lie in memory than
+    the caller made. Nothing shows them, and they cannot be pickled. This is no dataclass because
+    ``dataclasses.asdict()`` of what holds it would lay them open.
+    """
+
+    __slots__ = ("algorithms", "password", "password_in", "username", "username_in")
+
+    username: str
+    password: str | bytes
+    username_in: str | None
+    password_in: str | bytes | None
+    algorithms: tuple[str, ...]
+
+    def __init__(
+        self,
+        username: str,
+        password: str | bytes,
+        username_in: str | None = None,
+        password_in: str | bytes | None = None,
+        # More than one by default would fail on old targets, which cannot read a list.
+        algorithms: tuple[str, ...] = ("MD5",),
+    ) -> None:
+        values = (algorithms, password, password_in, username, username_in)
+        for name, value in zip(self.__slots__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"cannot assign to {name!r}: credentials do not change")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"cannot delete {name!r}: credentials do not change")
+
+    def __repr__(self) -> str:
+        shown = f"username={self.username!a}, password=<hidden>"
+        if self.username_in is not None:
+            shown += f", username_in={self.username_in!a}, password_in=<hidden>"
+        return f"Credentials({shown}, algorithms={self.algorithms!a})"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("credentials cannot be pickled: their passwords would be laid open")
+
+    def __getstate__(self) -> NoReturn:
+        self.__reduce__()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Discovery(_Record):
+    """Where to ask for the targets of a volume, and which of those found are the volume's."""
+
+    portals: tuple[Portal | NamedPortal, ...]  #: one after the other, until one answers
+    iqn: str | None  #: None: the connection properties name none
+    lun: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan(_Record):
+    """What connecting a volume would do.
+
+    The credentials are neither shown nor compared, and a plan that has some cannot be pickled.
+    """
+
+    multipath: bool  #: false: the targets are tried in order, and one is enough
+    targets: tuple[Target, ...]  #: in order; empty: they have to be discovered
+    discovery: Discovery | None
+    warnings: tuple[str, ...]
+    chap: Credentials | None = dataclasses.field(default=None, repr=False, compare=False)
+    discovery_chap: Credentials | None = dataclasses.field(default=None, repr=False, compare=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DiscoveredTarget(_Record):
+    """A target at one of its portals, as the discovered portal tells."""
+
+    iqn: str
+    portal: Portal | NamedPortal
+    tag: int | None  #: portal group tag; None: not told
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Discovered(_Record):
+    """The answer of a discovery."""
+
+    portal: Portal | NamedPortal  #: that was asked
+    targets: tuple[DiscoveredTarget, ...]  #: in the order of the answer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,10 +199,10 @@ class Timings(_Record):
 class Attachment(_Record):
     """An attached volume."""
 
-    path: str  #: the block device, "/dev/dm-N"
-    device: str  #: its kernel name, "dm-N"
+    path: str  #: the block device, "/dev/dm-N"; without multipath "/dev/sdX"
+    device: str  #: its kernel name, "dm-N" or "sdX"
     wwid: str
-    name: str  #: the map's name
+    name: str  #: the map's name; without multipath ""
     size_bytes: int
     multipathd_running: bool
     map_existed: bool  #: the map was there before the operation

@@ -11,11 +11,11 @@ from manypath.errors import InvalidRequestError, UnsupportedRequestError
 
 ISCSI_PORT = 3260
 
-# A host name label starts and ends with a letter or digit; the last label is not all digits,
-# otherwise 10.0.0.256 would be a name.
+# RFC 1123 section 2.1, and the '_' that is met in practice; the same rule as in
+# native/src/sendtargets.c, and the dot of the root. The last label is not a number, otherwise
+# 10.0.0.256 would be a name.
 _HOST_NAME = re.compile(
-    r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*"
-    r"(?![0-9]+\.?\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.?\Z",
+    r"(?!(?:.*\.)?[0-9]+\.?\Z)[a-z0-9](?:[a-z0-9._-]{0,253}[a-z0-9_-])?\.?\Z",
     re.ASCII | re.IGNORECASE,
 )
 _INTERFACE = re.compile(r"[!-~]{1,15}\Z", re.ASCII)
@@ -39,14 +39,7 @@ class Portal:
                 "use Portal.parse() for text",
                 phase="request",
             )
-        if isinstance(self.port, bool) or not isinstance(self.port, int):
-            raise InvalidRequestError(
-                f"port {shorten(self.port)} is not an integer", phase="request"
-            )
-        if not 1 <= self.port <= 65535:
-            raise InvalidRequestError(
-                f"port {shorten(self.port)} is not between 1 and 65535", phase="request"
-            )
+        _check_port(self.port)
         if isinstance(self.ip, IPv6Address):
             if self.ip.ipv4_mapped is not None and self.ip.scope_id is None:
                 object.__setattr__(self, "ip", self.ip.ipv4_mapped)
@@ -69,32 +62,14 @@ class Portal:
         brackets, while an address whose last group is 3260, given without a port, is not to be
         expected.
         """
-        if not isinstance(text, str):
-            raise InvalidRequestError(
-                f"portal {shorten(text)} is {type(text).__name__}, not a string; {_REMEDY}",
+        portal = parse_portal(text)
+        if isinstance(portal, NamedPortal):
+            raise UnsupportedRequestError(
+                f"portal {shorten(text)} is a host name, which connect() resolves and "
+                "parse_portal() takes; give a numeric address here",
                 phase="request",
             )
-        address, port_text = _split(_without_tag(text))
-        ip = _ip(address)
-        if ip is None:
-            if _HOST_NAME.match(address):
-                raise UnsupportedRequestError(
-                    f"portal {shorten(text)} is a host name, and this version does not resolve "
-                    "names; give a numeric address",
-                    phase="request",
-                )
-            raise InvalidRequestError(
-                f"portal {shorten(text)} is not a numeric address; {_REMEDY}", phase="request"
-            )
-        if port_text is None:
-            return cls(ip)
-        if not _is_digits(port_text, 5) or not 1 <= int(port_text) <= 65535:
-            raise InvalidRequestError(
-                f"portal {shorten(text)}: port {shorten(port_text)} is not a number between "
-                f"1 and 65535; {_REMEDY}",
-                phase="request",
-            )
-        return cls(ip, int(port_text))
+        return portal
 
     def __str__(self) -> str:
         if isinstance(self.ip, IPv6Address):
@@ -102,10 +77,72 @@ class Portal:
         return f"{self.ip}:{self.port}"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class NamedPortal:
+    """Host name and TCP port of an iSCSI portal, not resolved.
+
+    Names are compared without case and without the dot of the root.
+    """
+
+    host: str
+    port: int = ISCSI_PORT
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.host, str) or not _HOST_NAME.match(self.host):
+            raise InvalidRequestError(
+                f"host {shorten(self.host)} is not a host name; use parse_portal() for text",
+                phase="request",
+            )
+        _check_port(self.port)
+        object.__setattr__(self, "host", self.host.lower().removesuffix("."))
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def parse_portal(text: str) -> Portal | NamedPortal:
+    """Parse a portal as :meth:`Portal.parse` does, and also ``name:port`` or a name alone.
+
+    Nothing is resolved.
+    """
+    if not isinstance(text, str):
+        raise InvalidRequestError(
+            f"portal {shorten(text)} is {type(text).__name__}, not a string; {_REMEDY}",
+            phase="request",
+        )
+    address, port_text = _split(_without_tag(text))
+    ip = _ip(address)
+    if ip is None and not _HOST_NAME.match(address):
+        raise InvalidRequestError(
+            f"portal {shorten(text)} is not a numeric address or a host name; {_REMEDY}",
+            phase="request",
+        )
+    if port_text is None:
+        port = ISCSI_PORT
+    elif _is_digits(port_text, 5) and 1 <= int(port_text) <= 65535:
+        port = int(port_text)
+    else:
+        raise InvalidRequestError(
+            f"portal {shorten(text)}: port {shorten(port_text)} is not a number between "
+            f"1 and 65535; {_REMEDY}",
+            phase="request",
+        )
+    return NamedPortal(address, port) if ip is None else Portal(ip, port)
+
+
 def shorten(value: object) -> str:
     """Show a value of the caller in a message: ASCII, one line, no longer than a line."""
     text = ascii(value) if not _is_huge(value) else f"<{value.__class__.__name__} of many digits>"
     return text if len(text) <= 80 else f"{text[:60]}...{text[-8:]}"
+
+
+def _check_port(port: int) -> None:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise InvalidRequestError(f"port {shorten(port)} is not an integer", phase="request")
+    if not 1 <= port <= 65535:
+        raise InvalidRequestError(
+            f"port {shorten(port)} is not between 1 and 65535", phase="request"
+        )
 
 
 def _is_huge(value: object) -> bool:

@@ -40,6 +40,8 @@ class Code(enum.IntEnum):
     CANCELLED = -5022
     FORKED = -5023
     SYSTEM = -5024
+    PROTOCOL = -5025
+    HOST_NAME = -5026
 
 
 class ManypathError(Exception):
@@ -257,6 +259,18 @@ class ForkedError(ManypathError):
     default_code = Code.FORKED
 
 
+class TargetProtocolError(ManypathError):
+    """The target broke the iSCSI protocol, or one of our limits."""
+
+    default_code = Code.PROTOCOL
+
+
+class HostNameError(ManypathError):
+    """A host name cannot be resolved."""
+
+    default_code = Code.HOST_NAME
+
+
 class SystemCallError(ManypathError):
     """A system call failed; see ``errno``."""
 
@@ -291,5 +305,7 @@ CLASS_BY_CODE: Mapping[int, type[ManypathError]] = {
         OperationCancelledError,
         ForkedError,
         SystemCallError,
+        TargetProtocolError,
+        HostNameError,
     )
 }

@@ -8,14 +8,14 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from manypath import _core, properties
-from manypath.address import shorten
+from manypath import _core, places, properties
+from manypath.address import NamedPortal, Portal, parse_portal, shorten
 from manypath.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from manypath._types import Attachment, Detachment, Inventory
+    from manypath._types import Attachment, Credentials, Detachment, Discovered, Inventory
 
 DEFAULT_TIMEOUT = 60.0
 TIMEOUT_LIMIT = 24 * 3600.0
@@ -28,39 +28,93 @@ _handles: dict[int, _core.Handle] = {}
 def connect(
     connection_properties: Mapping[str, Any],
     *,
+    multipath: bool = True,
+    strict: bool = False,
     timeout: float = DEFAULT_TIMEOUT,
     min_paths: int = 1,
 ) -> Attachment:
     """Attach a volume and return its block device.
 
-    Sessions and maps that are there already are used, so connecting again returns the same device.
-    The call succeeds with at least ``min_paths`` usable paths; look at ``Attachment.paths`` for the
-    others. ``timeout`` counts for the whole call, in seconds.
+    What is done with the connection properties is what :func:`plan` says. Sessions and maps that
+    are there already are used, so connecting again returns the same device. ``timeout`` counts for
+    the whole call, in seconds.
+
+    With ``multipath`` the device is a multipath map. The call succeeds with at least ``min_paths``
+    usable paths; look at ``Attachment.paths`` for the others. A path whose portal is away is
+    pending: this process goes on trying, and the path joins the map when the portal is back.
+
+    Without ``multipath`` the device is one SCSI disk: the targets are tried in order, and the first
+    that offers the volume serves.
 
     Raises :class:`~manypath.errors.ManypathError`; its ``paths`` say what became of each path.
     After a failure, or a signal handler that raises, what the call made is undone.
     """
-    request = properties.parse(connection_properties)
-    _check_min_paths(min_paths, len(request.targets))
-    attachment = _handle().attach(request.targets, _milliseconds(timeout), min_paths)
-    if not request.warnings:
+    plan = properties.plan(connection_properties, multipath, strict=strict)
+    deadline = places.Deadline(_milliseconds(timeout))
+    _check_min_paths(min_paths, None if plan.discovery else len(plan.targets), multipath)
+    handle = _handle()
+    where = places.to_attach(handle, plan, deadline)
+    _check_min_paths(min_paths, len(where.targets) + len(where.candidates), multipath)
+    attachment = handle.attach(
+        where.targets,
+        deadline.milliseconds(),
+        min_paths,
+        candidates=where.candidates,
+        chap=plan.chap,
+        single_path=not multipath,
+    )
+    warnings = plan.warnings + where.warnings
+    if not warnings:
         return attachment
-    return dataclasses.replace(attachment, warnings=request.warnings + attachment.warnings)
+    return dataclasses.replace(attachment, warnings=warnings + attachment.warnings)
 
 
 def disconnect(
-    connection_properties: Mapping[str, Any], *, timeout: float = DEFAULT_TIMEOUT
+    connection_properties: Mapping[str, Any],
+    *,
+    multipath: bool = True,
+    timeout: float = DEFAULT_TIMEOUT,
 ) -> Detachment:
     """Detach a volume: flush, remove its map and disks, log out of sessions nothing else uses.
 
     Disconnecting what is not connected succeeds. A volume in use is refused, and nothing is removed
-    if cached data cannot be written back.
+    if cached data cannot be written back. Portals need not be reachable, and credentials are not
+    needed. ``multipath`` is only a hint: what is there is detached, with a map or without.
     """
-    request = properties.parse(connection_properties)
-    detachment = _handle().detach(request.targets, _milliseconds(timeout))
-    if not request.warnings:
+    plan = properties.plan_without_chap(connection_properties, multipath)
+    if plan.discovery is not None and plan.discovery.iqn is None:
+        plan = properties.plan(connection_properties, multipath)  # to ask for the name again
+    deadline = places.Deadline(_milliseconds(timeout))
+    handle = _handle()
+    where = places.to_detach(handle, plan, deadline)
+    # What discovery found then is in the map now.
+    detachment = handle.detach(
+        where.targets, deadline.milliseconds(), whole_map=plan.discovery is not None
+    )
+    if not plan.warnings:
         return detachment
-    return dataclasses.replace(detachment, warnings=request.warnings + detachment.warnings)
+    return dataclasses.replace(detachment, warnings=plan.warnings + detachment.warnings)
+
+
+def discover(
+    portal: Portal | NamedPortal | str,
+    *,
+    chap: Credentials | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    initiator: str | None = None,
+) -> Discovered:
+    """Ask a portal for the targets that it offers (SendTargets, RFC 7143 appendix C).
+
+    Logs in with the host's initiator name unless ``initiator`` is given. Neither root nor iscsid is
+    needed, except that the file with the host's name may be readable by root only.
+    """
+    where = parse_portal(portal) if isinstance(portal, str) else portal
+    if not isinstance(where, Portal | NamedPortal):
+        raise InvalidRequestError(f"portal {shorten(portal)} is no portal", phase="request")
+    if initiator is not None:
+        initiator = properties.iscsi_name("initiator", initiator)
+    deadline = places.Deadline(_milliseconds(timeout))
+    return places.discover(_handle(), where, deadline, chap, initiator)
 
 
 def inventory() -> Inventory:
@@ -91,14 +145,17 @@ def _milliseconds(timeout: float) -> int:
     return math.ceil(timeout * 1000)
 
 
-def _check_min_paths(min_paths: int, target_count: int) -> None:
+def _check_min_paths(min_paths: int, path_count: int | None, multipath: bool) -> None:
+    """Check against the number of paths, once that is known."""
     if isinstance(min_paths, bool) or not isinstance(min_paths, int):
         raise InvalidRequestError(
             f"min_paths {shorten(min_paths)} is not an integer", phase="request"
         )
-    if not 1 <= min_paths <= target_count:
+    most = path_count if multipath else 1
+    if min_paths < 1:
+        raise InvalidRequestError(f"min_paths {shorten(min_paths)} is below 1", phase="request")
+    if most is not None and min_paths > most:
+        reason = "the volume has no more paths" if multipath else "there is one without multipath"
         raise InvalidRequestError(
-            f"min_paths {shorten(min_paths)} is not between 1 and {target_count}, "
-            "the number of paths in the connection properties",
-            phase="request",
+            f"min_paths {shorten(min_paths)} is above {most}: {reason}", phase="request"
         )

@@ -50,7 +50,7 @@ def test_extension_is_for_every_python_from_3_11_on() -> None:
     assert _core.__file__.endswith(".abi3.so")
 
 
-def test_nothing_but_libc_is_needed() -> None:
+def test_nothing_but_libc_and_libcrypto_is_needed() -> None:
     for path in (header.library_path(), Path(_core.__file__)):
         needed = re.findall(r"NEEDED.*\[(.*)\]", dynamic_section(path))
-        assert {name.partition(".so")[0] for name in needed} <= {"libc", "libpthread"}
+        assert {name.partition(".so")[0] for name in needed} <= {"libc", "libcrypto", "libpthread"}

@@ -499,6 +499,7 @@ class FakeHost:
         folder = self._map_folder(item)
         (folder / "dm").mkdir(parents=True)
         (folder / "holders").mkdir()
+        (folder / "slaves").mkdir()
         (folder / "dm" / "uuid").write_text(f"{item.uuid}\n")
         (folder / "dm" / "name").write_text(f"{item.name}\n")
         (folder / "dev").write_text(f"{MAJOR}:{item.minor}\n")
@@ -511,11 +512,15 @@ class FakeHost:
         assert item.active is not None
         (self._map_folder(item) / "size").write_text(f"{item.active.sectors}\n")
         for disk in self.disks.values():
-            holder = disk.folder / "block" / disk.name / "holders" / item.device
+            block = disk.folder / "block" / disk.name
+            holder = block / "holders" / item.device
+            slave = self._map_folder(item) / "slaves" / disk.name
             if disk.dev in item.members and not holder.is_symlink():
                 self._link(holder, self._map_folder(item))
+                self._link(slave, block)
             elif disk.dev not in item.members and holder.is_symlink():
                 holder.unlink()
+                slave.unlink()
 
     def map_vanishes(self, item: Map) -> None:
         for disk in self.disks.values():

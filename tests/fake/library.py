@@ -92,7 +92,7 @@ def build(folder: Path, sanitizer: str = "") -> Path:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda path, to: compile_one(flags, path, to), sources, made))
     new = objects / target.name
-    subprocess.run(["cc", *flags, "-shared", *wraps, "-o", new, *made], check=True)
+    subprocess.run(["cc", *flags, "-shared", *wraps, "-o", new, *made, "-lcrypto"], check=True)
     new.replace(target)
     stamp.write_text(digest.hexdigest())
     shutil.rmtree(objects)
@@ -115,6 +115,14 @@ class Target(NamedTuple):
     lun: int
 
 
+class Chap(NamedTuple):
+    username: str
+    password: bytes
+    username_in: str | None = None
+    password_in: bytes | None = None
+    algorithms: tuple[int, ...] = ()
+
+
 class Failure(Exception):  # noqa: N818
     """A struct manypath_error; `paths` where the function hands them out."""
 
@@ -130,7 +138,7 @@ class Failure(Exception):  # noqa: N818
         self.paths = list(paths)
 
 
-STATES = ("FAILED", "PENDING", "ACTIVE", "INACTIVE")
+STATES = ("FAILED", "PENDING", "ACTIVE", "INACTIVE", "UNUSED")
 
 
 class Library:
@@ -200,12 +208,36 @@ class Handle:
         self.library.c.manypath_close(made)
 
     def attach(
-        self, targets: Iterable[Target], timeout: float = 10.0, min_paths: int = 0
-    ) -> Operation:
-        return Operation(self, "attach", list(targets), timeout, min_paths=min_paths)
+        self,
+        targets: Iterable[Target],
+        timeout: float = 10.0,
+        min_paths: int = 0,
+        *,
+        candidates: Sequence[Target] = (),
+        chap: Chap | None = None,
+        single_path: bool = False,
+    ) -> Attach:
+        fields = {"min_paths": min_paths, "single_path": single_path}
+        return Attach(self, timeout, list(targets), candidates, chap, fields)
 
-    def detach(self, targets: Iterable[Target], timeout: float = 10.0) -> Operation:
-        return Operation(self, "detach", list(targets), timeout)
+    def detach(
+        self, targets: Iterable[Target], timeout: float = 10.0, *, whole_map: bool = False
+    ) -> Detach:
+        return Detach(self, timeout, list(targets), fields={"whole_map": whole_map})
+
+    def discover(
+        self,
+        address: str,
+        port: int,
+        timeout: float = 10.0,
+        *,
+        initiator: str | None = "iqn.2010-10.org.example:us",
+        chap: Chap | None = None,
+    ) -> Discover:
+        return Discover(self, timeout, address, port, initiator, chap)
+
+    def resolve(self, name: str, timeout: float = 10.0) -> Resolve:
+        return Resolve(self, timeout, name)
 
     def inventory(self) -> SimpleNamespace:
         c = self.library.c
@@ -222,31 +254,42 @@ class Handle:
         return result
 
 
+def chap_struct(chap: Chap | None) -> tuple[Any, list[Any]]:
+    """The C struct, and what it points to."""
+    if chap is None:
+        return ffi.NULL, []
+    made = ffi.new("struct manypath_chap *")
+    kept = [made]
+    for name in ("username", "username_in"):
+        text = getattr(chap, name)
+        if text is not None:
+            kept.append(ffi.new("char[]", text.encode()))
+            setattr(made, name, kept[-1])
+    for name in ("password", "password_in"):
+        secret = getattr(chap, name)
+        if secret is not None:
+            kept.append(ffi.new("char[]", secret + b"\0"))
+            setattr(made, name, kept[-1])
+            setattr(made, f"{name}_length", len(secret))
+    for index, algorithm in enumerate(chap.algorithms):
+        made.algorithms[index] = algorithm
+    return made, kept
+
+
 class Operation:
-    def __init__(
-        self, handle: Handle, kind: str, targets: list[Target], timeout: float, **fields: int
-    ) -> None:
+    """One that was begun; the classes below say which."""
+
+    kind: str
+
+    def __init__(self, handle: Handle, timeout: float, *arguments: Any) -> None:
         self.handle = handle
-        self.kind = kind
         self.timeout = timeout
         self.begun = time.monotonic()
-        library = handle.library
-        array = ffi.new("struct manypath_target[]", len(targets))
-        kept = []
-        for item, target in zip(array, targets, strict=True):
-            address, iqn = (ffi.new("char[]", text.encode()) for text in (target[0], target[2]))
-            kept += [address, iqn]
-            item.address, item.port, item.iqn, item.lun = address, target.port, iqn, target.lun
-        request = ffi.new(f"struct manypath_{kind}_request *")
-        request.targets, request.target_count = array, len(targets)
-        request.timeout_ms = round(timeout * 1000)
-        for name, value in fields.items():
-            setattr(request, name, value)
         made = ffi.new("struct manypath_operation **")
         error = ffi.new("struct manypath_error *")
-        begin = getattr(library.c, f"manypath_{kind}_begin")
-        if begin(handle.c, request, made, error) != 0:
-            raise Failure(library.plain(error))
+        begin = getattr(handle.library.c, f"manypath_{self.kind}_begin")
+        if begin(handle.c, *arguments, made, error) != 0:
+            raise Failure(handle.library.plain(error))
         self.c = made[0]
 
     def wait(self, seconds: float) -> bool:
@@ -257,33 +300,16 @@ class Operation:
     def cancel(self) -> None:
         self.handle.library.c.manypath_operation_cancel(self.c)
 
-    def finish(self, limit: float | None = None) -> SimpleNamespace:
+    def finish(self, limit: float | None = None) -> Any:
         """The result. Never waits more than a second beyond the operation's own timeout."""
         limit = self.timeout + PATIENCE if limit is None else limit
         left = self.begun + limit - time.monotonic()
         assert self.wait(max(left, 0.0)), f"{self.kind} is not complete after {limit} s"
-        library, c = self.handle.library, self.handle.library.c
-        error = ffi.new("struct manypath_error *")
-        made = ffi.new(f"struct manypath_{self.kind}ment **")
         operation, self.c = self.c, ffi.NULL
-        if self.kind == "detach":
-            if c.manypath_detach_finish(operation, made, error) != 0:
-                raise Failure(library.plain(error))
-            result = library.plain(made[0])
-            result.warnings = library.texts(made[0].warnings, made[0].warning_count)
-            c.manypath_detachment_free(made[0])
-            return result
-        paths = ffi.new("struct manypath_path **")
-        count = ffi.new("size_t *")
-        if c.manypath_attach_finish(operation, made, paths, count, error) != 0:
-            found = library.paths(paths[0], count[0])
-            c.manypath_paths_free(paths[0])
-            raise Failure(library.plain(error), found)
-        result = library.plain(made[0])
-        result.paths = library.paths(made[0].paths, made[0].path_count)
-        result.warnings = library.texts(made[0].warnings, made[0].warning_count)
-        c.manypath_attachment_free(made[0])
-        return result
+        return self.collect(operation)
+
+    def collect(self, operation: Any) -> Any:
+        raise NotImplementedError
 
     def code(self) -> str:
         """How it ended, where more than one end is right."""
@@ -299,3 +325,119 @@ class Operation:
         except Failure as error:
             return error
         raise AssertionError(f"it succeeded: {result}")
+
+
+class _OnTargets(Operation):
+    def __init__(
+        self,
+        handle: Handle,
+        timeout: float,
+        targets: list[Target],
+        candidates: Sequence[Target] = (),
+        chap: Chap | None = None,
+        fields: dict[str, int] | None = None,
+    ) -> None:
+        array = ffi.new("struct manypath_target[]", len(targets) + len(candidates))
+        secrets, kept = chap_struct(chap)
+        for item, target in zip(array, [*targets, *candidates], strict=True):
+            address, iqn = (ffi.new("char[]", text.encode()) for text in (target[0], target[2]))
+            kept += [address, iqn]
+            item.address, item.port, item.iqn, item.lun = address, target.port, iqn, target.lun
+        for index in range(len(candidates)):
+            array[len(targets) + index].candidate = True
+        request = ffi.new(f"struct manypath_{self.kind}_request *")
+        request.targets, request.target_count = array, len(array)
+        request.timeout_ms = round(timeout * 1000)
+        for name, value in (fields or {}).items():
+            setattr(request, name, value)
+        if chap is not None:
+            request.chap = secrets
+        super().__init__(handle, timeout, request)
+
+
+class Attach(_OnTargets):
+    kind = "attach"
+
+    def collect(self, operation: Any) -> SimpleNamespace:
+        library, c = self.handle.library, self.handle.library.c
+        error = ffi.new("struct manypath_error *")
+        made = ffi.new("struct manypath_attachment **")
+        paths = ffi.new("struct manypath_path **")
+        count = ffi.new("size_t *")
+        if c.manypath_attach_finish(operation, made, paths, count, error) != 0:
+            found = library.paths(paths[0], count[0])
+            c.manypath_paths_free(paths[0])
+            raise Failure(library.plain(error), found)
+        result = library.plain(made[0])
+        result.paths = library.paths(made[0].paths, made[0].path_count)
+        result.warnings = library.texts(made[0].warnings, made[0].warning_count)
+        c.manypath_attachment_free(made[0])
+        return result
+
+
+class Detach(_OnTargets):
+    kind = "detach"
+
+    def collect(self, operation: Any) -> SimpleNamespace:
+        library, c = self.handle.library, self.handle.library.c
+        error = ffi.new("struct manypath_error *")
+        made = ffi.new("struct manypath_detachment **")
+        if c.manypath_detach_finish(operation, made, error) != 0:
+            raise Failure(library.plain(error))
+        result = library.plain(made[0])
+        result.warnings = library.texts(made[0].warnings, made[0].warning_count)
+        c.manypath_detachment_free(made[0])
+        return result
+
+
+class Discover(Operation):
+    kind = "discover"
+
+    def __init__(
+        self,
+        handle: Handle,
+        timeout: float,
+        address: str,
+        port: int,
+        initiator: str | None,
+        chap: Chap | None,
+    ) -> None:
+        secrets, kept = chap_struct(chap)
+        kept += [ffi.new("char[]", address.encode())]
+        request = ffi.new("struct manypath_discover_request *")
+        request.address, request.port = kept[-1], port
+        request.timeout_ms = round(timeout * 1000)
+        if initiator is not None:
+            kept += [ffi.new("char[]", initiator.encode())]
+            request.initiator = kept[-1]
+        request.chap = secrets
+        super().__init__(handle, timeout, request)
+
+    def collect(self, operation: Any) -> SimpleNamespace:
+        library, c = self.handle.library, self.handle.library.c
+        error = ffi.new("struct manypath_error *")
+        made = ffi.new("struct manypath_discovery **")
+        if c.manypath_discover_finish(operation, made, error) != 0:
+            raise Failure(library.plain(error))
+        result = library.plain(made[0])
+        count = made[0].target_count
+        result.targets = [library.plain(made[0].targets[i]) for i in range(count)]
+        c.manypath_discovery_free(made[0])
+        return result
+
+
+class Resolve(Operation):
+    kind = "resolve"
+
+    def __init__(self, handle: Handle, timeout: float, name: str) -> None:
+        super().__init__(handle, timeout, ffi.new("char[]", name.encode()), round(timeout * 1000))
+
+    def collect(self, operation: Any) -> list[str]:
+        library, c = self.handle.library, self.handle.library.c
+        error = ffi.new("struct manypath_error *")
+        made = ffi.new("struct manypath_addresses **")
+        if c.manypath_resolve_finish(operation, made, error) != 0:
+            raise Failure(library.plain(error))
+        found = library.texts(made[0].addresses, made[0].count)
+        c.manypath_addresses_free(made[0])
+        return found

@@ -44,8 +44,34 @@ def look() -> list[str]:
     return [session.state for session in inventory.sessions]
 
 
+def prepare(connection_info: Mapping[str, Any]) -> list[str]:
+    plan = manypath.plan(connection_info, multipath=False, strict=True)
+    assert_type(plan, manypath.Plan)
+    assert_type(plan.chap, manypath.Credentials | None)
+    if plan.discovery is not None:
+        assert_type(plan.discovery.portals, tuple[manypath.Portal | manypath.NamedPortal, ...])
+        assert_type(plan.discovery.iqn, str | None)
+        return [str(portal) for portal in plan.discovery.portals]
+    return [f"{target.portal} {target.iqn} {target.lun}" for target in plan.targets]
+
+
+def ask() -> list[str]:
+    found = manypath.discover("storage.example.org", timeout=5, initiator="iqn.2010-10.org.me:1")
+    assert_type(found, manypath.Discovered)
+    assert_type(found.targets[0], manypath.DiscoveredTarget)
+    assert_type(found.targets[0].tag, int | None)
+    return [target.iqn for target in found.targets]
+
+
+def connector() -> dict[str, Any]:
+    return manypath.connector_properties(multipath=True, host="node-7")
+
+
 def wrong_uses() -> None:
-    manypath.connect({}, 5)  # type: ignore[call-arg]
+    manypath.plan({}, "yes")  # type: ignore[arg-type]
+    manypath.connector_properties()  # type: ignore[call-arg]
+    manypath.NamedPortal(5)  # type: ignore[arg-type]
+    manypath.connect({}, True)  # type: ignore[call-arg]
     manypath.connect({}, timeout="5")  # type: ignore[arg-type]
     manypath.disconnect([])  # type: ignore[arg-type]
     manypath.Portal("192.0.2.1")  # type: ignore[arg-type]

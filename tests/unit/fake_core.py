@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from manypath import Attachment, Detachment, Inventory, Target
+from manypath import (
+    Attachment,
+    Credentials,
+    Detachment,
+    DiscoveredTarget,
+    Inventory,
+    ManypathError,
+    Portal,
+    Target,
+)
 from manypath._types import DetachTimings, Path, PathState, PathTimes, Timings
+from manypath.errors import HostNameError
 
 
 class FakeHandle:
@@ -14,20 +25,35 @@ class FakeHandle:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.options: dict[str, Any] = {}  #: of the last call that has some
         self.error: BaseException | None = None
+        #: Host name to addresses, and portal to what it tells or raises.
+        self.names: dict[str, tuple[str, ...]] = {}
+        self.offers: dict[str, tuple[DiscoveredTarget, ...] | ManypathError] = {}
+        self.host = Inventory((), (), (), maps_known=False)
 
     def _record(self, *call: Any) -> None:
         self.calls.append(call)
         if self.error is not None:
             raise self.error
 
-    def attach(self, targets: tuple[Target, ...], timeout_ms: int, min_paths: int) -> Attachment:
+    def attach(
+        self,
+        targets: Sequence[Target],
+        timeout_ms: int,
+        min_paths: int,
+        *,
+        candidates: Sequence[Target] = (),
+        chap: Credentials | None = None,
+        single_path: bool = False,
+    ) -> Attachment:
+        self.options = {"candidates": candidates, "chap": chap, "single_path": single_path}
         self._record("attach", targets, timeout_ms, min_paths)
         return Attachment(
-            path="/dev/dm-3",
-            device="dm-3",
+            path="/dev/sda" if single_path else "/dev/dm-3",
+            device="sda" if single_path else "dm-3",
             wwid="36001405aaaa",
-            name="mpatha",
+            name="" if single_path else "mpatha",
             size_bytes=1 << 30,
             multipathd_running=True,
             map_existed=False,
@@ -36,14 +62,38 @@ class FakeHandle:
             timings=Timings(0.0, 0.001, 0.02, 0.003, 0.004, 0.0005, 0.006, 0.0345),
         )
 
-    def detach(self, targets: tuple[Target, ...], timeout_ms: int) -> Detachment:
+    def detach(
+        self, targets: Sequence[Target], timeout_ms: int, *, whole_map: bool = False
+    ) -> Detachment:
+        self.options = {"whole_map": whole_map}
         self._record("detach", targets, timeout_ms)
         timings = DetachTimings(0.0, 0.001, 0.002, 0.003, 0.004, 0.005, 0.015)
         return Detachment(True, 4, 3, 1, (), timings)
 
+    def discover(
+        self,
+        portal: Portal,
+        timeout_ms: int,
+        *,
+        initiator: str | None = None,
+        chap: Credentials | None = None,
+    ) -> tuple[DiscoveredTarget, ...]:
+        self.options = {"initiator": initiator, "chap": chap}
+        self._record("discover", portal, timeout_ms)
+        answer = self.offers.get(str(portal), ())
+        if isinstance(answer, ManypathError):
+            raise answer
+        return answer
+
+    def resolve(self, host: str, timeout_ms: int) -> tuple[str, ...]:
+        self._record("resolve", host, timeout_ms)
+        if host not in self.names:
+            raise HostNameError(f"{host} is not known")
+        return self.names[host]
+
     def inventory(self) -> Inventory:
         self._record("inventory")
-        return Inventory((), (), (), maps_known=False)
+        return self.host
 
 
 def make_path(target: Target, **changes: Any) -> Path:

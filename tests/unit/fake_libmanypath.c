@@ -25,6 +25,7 @@ struct manypath_operation {
     size_t target_count;
     uint32_t timeout_ms;
     uint32_t min_paths;
+    char request[256]; /* what else was asked for, told as a warning */
     atomic_bool cancelled;
     struct timespec complete_at;
 };
@@ -119,20 +120,57 @@ static int begin(const struct manypath_target *targets, size_t count, uint32_t t
     return 0;
 }
 
+/* Of a secret only its length and the sum of its bytes. */
+static size_t show_secret(char *text, size_t size, const char *name, const void *secret,
+                          size_t length)
+{
+    const unsigned char *bytes = secret;
+    unsigned sum = 0;
+
+    for (size_t i = 0; i < length; i++)
+        sum += bytes[i];
+    return (size_t)snprintf(text, size, " %s %zu/%u", name != NULL ? name : "-", length, sum);
+}
+
+static void show_chap(const struct manypath_chap *chap, char *text, size_t size)
+{
+    size_t used;
+
+    if (chap == NULL)
+        return;
+    used = (size_t)snprintf(text, size, "chap");
+    used += show_secret(text + used, size - used, chap->username, chap->password,
+                        chap->password_length);
+    used += show_secret(text + used, size - used, chap->username_in, chap->password_in,
+                        chap->password_in_length);
+    for (size_t i = 0; i < MANYPATH_CHAP_ALGORITHMS && chap->algorithms[i] != 0; i++)
+        used += (size_t)snprintf(text + used, size - used, " %d", chap->algorithms[i]);
+}
+
 int manypath_attach_begin(struct manypath *handle, const struct manypath_attach_request *request,
                           struct manypath_operation **ret_operation, struct manypath_error *err)
 {
+    int rc = begin(request->targets, request->target_count, request->timeout_ms, request->min_paths,
+                   ret_operation, err);
+
     (void)handle;
-    return begin(request->targets, request->target_count, request->timeout_ms, request->min_paths,
-                 ret_operation, err);
+    if (rc == 0 && request->single_path)
+        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "single path");
+    else if (rc == 0)
+        show_chap(request->chap, (*ret_operation)->request, sizeof (*ret_operation)->request);
+    return rc;
 }
 
 int manypath_detach_begin(struct manypath *handle, const struct manypath_detach_request *request,
                           struct manypath_operation **ret_operation, struct manypath_error *err)
 {
+    int rc = begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation,
+                   err);
+
     (void)handle;
-    return begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation,
-                 err);
+    if (rc == 0 && request->whole_map)
+        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "whole map");
+    return rc;
 }
 
 int manypath_operation_wait(struct manypath_operation *operation, int timeout_ms)
@@ -163,8 +201,10 @@ static void fill_paths(struct manypath_operation *operation, struct manypath_pat
         path->port = operation->targets[i].port;
         snprintf(path->iqn, sizeof path->iqn, "%s", operation->targets[i].iqn);
         path->lun = operation->targets[i].lun;
-        path->state = (int32_t)(i % 4);
+        path->state = (int32_t)(i % 5);
         path->sid = path->host = path->channel = path->target = -1;
+        if (operation->targets[i].candidate)
+            snprintf(path->iqn, sizeof path->iqn, "iqn.candidate");
         if (path->state == MANYPATH_PATH_FAILED) {
             fail(&path->error, MANYPATH_E_AUTH, MANYPATH_PHASE_LOGIN, "who are you?");
         } else if (path->state == MANYPATH_PATH_ACTIVE) {
@@ -188,11 +228,12 @@ static void free_operation(struct manypath_operation *operation)
     drop(operation);
 }
 
-static char **make_warnings(void)
+static char **make_warnings(const struct manypath_operation *operation)
 {
     char **warnings = calloc(1, sizeof *warnings);
 
-    warnings[0] = strdup("not UTF-8: \xff");
+    warnings[0] =
+        strdup(operation->request[0] != '\0' ? operation->request : "not UTF-8: \xff");
     return warnings;
 }
 
@@ -223,7 +264,7 @@ int manypath_attach_finish(struct manypath_operation *operation,
         attachment->path_count = operation->target_count;
         attachment->paths = paths;
         attachment->warning_count = 1;
-        attachment->warnings = make_warnings();
+        attachment->warnings = make_warnings(operation);
         attachment->times.queue_ns = 1000;
         attachment->times.total_ns = operation->timeout_ms * (uint64_t)1000000;
         *ret_attachment = attachment;
@@ -248,7 +289,7 @@ int manypath_detach_finish(struct manypath_operation *operation,
         (*ret_detachment)->sessions_removed = 3;
         (*ret_detachment)->sessions_kept = 1;
         (*ret_detachment)->warning_count = 1;
-        (*ret_detachment)->warnings = make_warnings();
+        (*ret_detachment)->warnings = make_warnings(operation);
         (*ret_detachment)->times.flush_ns = 5000000;
     }
     free_operation(operation);
@@ -319,4 +360,98 @@ int manypath_inventory_read(struct manypath *handle, struct manypath_inventory *
 void manypath_inventory_free(struct manypath_inventory *inventory)
 {
     drop(inventory);
+}
+
+int manypath_discover_begin(struct manypath *handle,
+                            const struct manypath_discover_request *request,
+                            struct manypath_operation **ret_operation, struct manypath_error *err)
+{
+    struct manypath_target target = {request->address, request->port, request->initiator, 0, false};
+    int rc;
+
+    (void)handle;
+    if (target.iqn == NULL)
+        target.iqn = "iqn.fake:ok";
+    rc = begin(&target, 1, request->timeout_ms, 0, ret_operation, err);
+    if (rc == 0)
+        show_chap(request->chap, (*ret_operation)->request, sizeof (*ret_operation)->request);
+    return rc;
+}
+
+int manypath_discover_finish(struct manypath_operation *operation,
+                             struct manypath_discovery **ret_discovery, struct manypath_error *err)
+{
+    static const struct manypath_discovered offered[] = {
+        {"iqn.one", "192.0.2.1", 3260, 1},
+        {"iqn.one", "2001:db8::2", 3261, -1},
+        {"iqn.two", "storage.example.org", 3262, 65535},
+    };
+    struct manypath_discovery *discovery;
+    int rc = 0;
+
+    if (operation->cancelled)
+        rc = fail(err, MANYPATH_E_CANCELLED, MANYPATH_PHASE_DISCOVERY, "cancelled");
+    else if (strcmp(operation->behaviour, "fail") == 0)
+        rc = fail(err, MANYPATH_E_PROTOCOL, MANYPATH_PHASE_DISCOVERY, "nonsense");
+    if (rc == 0) {
+        discovery = make(sizeof *discovery);
+        discovery->target_count = 3;
+        discovery->targets = malloc(sizeof offered);
+        memcpy(discovery->targets, offered, sizeof offered);
+        if (operation->request[0] != '\0') /* so that a test sees what came with the request */
+            snprintf(discovery->targets[0].iqn, sizeof discovery->targets[0].iqn, "%.200s",
+                     operation->request);
+        *ret_discovery = discovery;
+    }
+    free_operation(operation);
+    return rc;
+}
+
+void manypath_discovery_free(struct manypath_discovery *discovery)
+{
+    if (discovery == NULL)
+        return;
+    free(discovery->targets);
+    drop(discovery);
+}
+
+int manypath_resolve_begin(struct manypath *handle, const char *host, uint32_t timeout_ms,
+                           struct manypath_operation **ret_operation, struct manypath_error *err)
+{
+    struct manypath_target target = {"192.0.2.1", 1, host, 0, false};
+
+    (void)handle;
+    return begin(&target, 1, timeout_ms, 0, ret_operation, err);
+}
+
+int manypath_resolve_finish(struct manypath_operation *operation,
+                            struct manypath_addresses **ret_addresses, struct manypath_error *err)
+{
+    struct manypath_addresses *addresses;
+    int rc = 0;
+
+    if (operation->cancelled)
+        rc = fail(err, MANYPATH_E_CANCELLED, MANYPATH_PHASE_RESOLVE, "cancelled");
+    else if (strcmp(operation->behaviour, "fail") == 0)
+        rc = fail(err, MANYPATH_E_HOST_NAME, MANYPATH_PHASE_RESOLVE, "no such name");
+    if (rc == 0) {
+        addresses = make(sizeof *addresses);
+        addresses->count = 2;
+        addresses->addresses = calloc(2, sizeof *addresses->addresses);
+        addresses->addresses[0] = strdup("192.0.2.1");
+        addresses->addresses[1] = strdup("2001:db8::1");
+        *ret_addresses = addresses;
+    }
+    free_operation(operation);
+    return rc;
+}
+
+void manypath_addresses_free(struct manypath_addresses *addresses)
+{
+    if (addresses == NULL)
+        return;
+    for (size_t i = 0; i < addresses->count; i++)
+        free(addresses->addresses[i]);
+    free(addresses->addresses);
+    drop(addresses);
 }

@@ -14,17 +14,19 @@ from typing import Any
 
 import pytest
 
-from manypath import PathState, Portal, Target
+from manypath import Credentials, NamedPortal, PathState, Portal, Target
 from manypath.errors import (
     AuthenticationError,
+    HostNameError,
     InUseError,
     InvalidRequestError,
     PortalNoAnswerError,
     SystemCallError,
+    TargetProtocolError,
 )
 
 V6 = Portal(ip_address("2001:db8::1"), 3261)
-COUNT = 4
+COUNT = 5
 
 
 def targets(behaviour: str, count: int = COUNT) -> tuple[Target, ...]:
@@ -61,7 +63,7 @@ def test_attach(handle: Any) -> None:
     assert attachment.warnings == ("not UTF-8: \\xff",)
     assert attachment.timings.queue == 1e-6
     assert attachment.timings.total == 1.5
-    failed, pending, active, inactive = attachment.paths
+    failed, pending, active, inactive, unused = attachment.paths
     assert [path.state for path in attachment.paths] == list(PathState)
     assert [path.lun for path in attachment.paths] == [2**63 - 1 - i for i in range(COUNT)]
     assert active.portal == V6
@@ -74,7 +76,7 @@ def test_attach(handle: Any) -> None:
     assert active.times.identity_end == 2.5
     assert active.error is None
     assert (pending.sid, pending.hctl, pending.device) == (None, None, None)
-    assert inactive.error is None
+    assert (inactive.error, unused.error) == (None, None)
     assert type(failed.error) is AuthenticationError
     assert str(failed.error) == "who are you?"
 
@@ -87,6 +89,38 @@ def test_detach(handle: Any) -> None:
     assert detachment.sessions_kept == 1
     assert detachment.warnings == ("not UTF-8: \\xff",)
     assert detachment.timings.flush == 0.005
+
+
+def test_requests_are_told_in_full(handle: Any) -> None:
+    chap = Credentials("user", "secret", "them", "gehe\u00efm".encode(), ("SHA3-256", "MD5"))
+    sums = [sum(b"secret"), sum("gehe\u00efm".encode())]
+    shown = f"chap user 6/{sums[0]} them 7/{sums[1]} 8 5"
+    assert handle.attach(targets("ok"), 1000, 1, chap=chap).warnings == (shown,)
+    assert handle.discover(V6, 1000, chap=chap)[0].iqn == shown
+    one_way = Credentials("user", "gehe\u00efm")
+    shown = f"chap user 7/{sums[1]} - 0/0 5"
+    assert handle.attach(targets("ok"), 1000, 1, chap=one_way).warnings == (shown,)
+    assert handle.attach(targets("ok"), 1000, 1, single_path=True).warnings == ("single path",)
+    assert handle.detach(targets("ok"), 1000, whole_map=True).warnings == ("whole map",)
+    paths = handle.attach(targets("ok", 2), 1000, 1, candidates=targets("ok", 3)).paths
+    assert [path.iqn for path in paths] == ["iqn.fake:ok"] * 2 + ["iqn.candidate"] * 3
+
+
+def test_discover(handle: Any) -> None:
+    first, second, third = handle.discover(V6, 1000)
+    assert (first.iqn, first.portal, first.tag) == ("iqn.one", Portal.parse("192.0.2.1"), 1)
+    assert (second.portal, second.tag) == (Portal.parse("[2001:db8::2]:3261"), None)
+    assert (third.portal, third.tag) == (NamedPortal("storage.example.org", 3262), 65535)
+    with pytest.raises(TargetProtocolError, match="nonsense"):
+        handle.discover(V6, 1000, initiator="iqn.fake:fail")
+    with pytest.raises(InvalidRequestError, match="refused"):
+        handle.discover(V6, 1000, initiator="iqn.fake:refuse")
+
+
+def test_resolve(handle: Any) -> None:
+    assert handle.resolve("iqn.fake:ok", 1000) == ("192.0.2.1", "2001:db8::1")
+    with pytest.raises(HostNameError, match="no such name"):
+        handle.resolve("iqn.fake:fail", 1000)
 
 
 def test_inventory(handle: Any) -> None:
@@ -167,6 +201,8 @@ def test_repeated_calls_leave_nothing_behind(handle: Any) -> None:
         with pytest.raises(PortalNoAnswerError):
             handle.attach(targets("fail"), 1, 1)
         handle.detach(targets("ok"), 1)
+        handle.discover(V6, 1)
+        handle.resolve("iqn.fake:ok", 1)
 
 
 def test_the_gil_is_free_while_waiting(handle: Any) -> None:
@@ -205,11 +241,18 @@ def alarms() -> Iterator[list[float]]:
     signal.signal(signal.SIGALRM, previous)
 
 
-@pytest.mark.parametrize("name", ["attach", "detach"])
+STUCK: dict[str, Callable[[Any], object]] = {
+    "attach": lambda handle: handle.attach(targets("stuck"), 60000, 1),
+    "detach": lambda handle: handle.detach(targets("stuck"), 60000),
+    "discover": lambda handle: handle.discover(V6, 60000, initiator="iqn.fake:stuck"),
+    "resolve": lambda handle: handle.resolve("iqn.fake:stuck", 60000),
+}
+
+
+@pytest.mark.parametrize("name", STUCK)
 def test_a_signal_handler_that_raises_cancels(handle: Any, alarms: list[float], name: str) -> None:
-    arguments = (targets("stuck"), 60000, 1) if name == "attach" else (targets("stuck"), 60000)
     with pytest.raises(Interrupted):
-        getattr(handle, name)(*arguments)
+        STUCK[name](handle)
     signal.setitimer(signal.ITIMER_REAL, 0)
     assert alarms
 

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manypath import Portal
+from manypath import NamedPortal, Portal
+from manypath.address import parse_portal
 from manypath.errors import Code, InvalidRequestError, UnsupportedRequestError
 
 V4 = ipaddress.ip_address("192.0.2.7")
@@ -89,14 +91,85 @@ def test_refused(text: str, part: str) -> None:
 
 @pytest.mark.parametrize("name", ["storage", "storage.example.org", "a-1.example.", "10.example"])
 def test_host_name_is_refused_in_words(name: str) -> None:
-    with pytest.raises(UnsupportedRequestError, match="host name"):
+    with pytest.raises(UnsupportedRequestError, match=r"host name.*parse_portal\(\)"):
         Portal.parse(f"{name}:3260")
 
 
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("storage", "storage", 3260),
+        ("storage:3261", "storage", 3261),
+        ("storage:3260,1", "storage", 3260),
+        ("storage,-1", "storage", 3260),
+        ("Storage.Example.ORG:3260", "storage.example.org", 3260),
+        ("a-1.example.:860", "a-1.example", 860),
+        ("10.example", "10.example", 3260),
+        ("san_1.example:860", "san_1.example", 860),
+        ("a" * 255, "a" * 255, 3260),
+        ("xn--strage-yua.example", "xn--strage-yua.example", 3260),
+    ],
+)
+def test_host_name(text: str, host: str, port: int) -> None:
+    portal = parse_portal(text)
+    assert isinstance(portal, NamedPortal)
+    assert (portal.host, portal.port) == (host, port)
+    assert str(portal) == f"{host}:{port}"
+    assert parse_portal(str(portal)) == portal
+
+
+def test_parse_portal_takes_addresses() -> None:
+    assert parse_portal("192.0.2.7:3261,1") == Portal(V4, 3261)
+    assert parse_portal("2001:db8::7:3260") == Portal(V6)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("storage:0", "'0' is not a number between 1 and 65535"),
+        ("storage:", "'' is not a number"),
+        ("storage:3260:1", "is not a numeric address or a host name"),
+        ("[storage]:3260", "is not a numeric address or a host name"),
+        ("_storage", "is not a numeric address or a host name"),
+        ("storage.7", "is not a numeric address or a host name"),
+        ("storage.7.", "is not a numeric address or a host name"),
+        ("-storage", "is not a numeric address or a host name"),
+        ("storage..", "is not a numeric address or a host name"),
+        ("a" * 256, "is not a numeric address or a host name"),
+        (".", "is not a numeric address or a host name"),
+    ],
+)
+def test_host_name_is_refused(text: str, part: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_portal(text)
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7", "a b", "", "a:1", None, 5, b"a"])
+def test_named_portal_checks_host(host: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"use parse_portal\(\)"):
+        NamedPortal(host)
+
+
+@pytest.mark.parametrize("port", [0, 65536, True, "3260"])
+def test_named_portal_checks_port(port: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="port"):
+        NamedPortal("a", port)
+
+
+def test_named_portal_is_a_value() -> None:
+    assert len({NamedPortal("A.example."), NamedPortal("a.example", 3260)}) == 1
+    assert NamedPortal("a.example") != NamedPortal("a.example", 860)
+    with pytest.raises(AttributeError):
+        NamedPortal("a").port = 1  # type: ignore[misc]
+    assert not hasattr(NamedPortal("a"), "__dict__")
+
+
 @pytest.mark.parametrize("value", [None, 5, b"192.0.2.7:3260", ["192.0.2.7"]])
-def test_wrong_type(value: object) -> None:
-    with pytest.raises(InvalidRequestError, match="not a string"):
-        Portal.parse(value)  # type: ignore[arg-type]
+def test_wrong_type(value: Any) -> None:
+    for parse in (Portal.parse, parse_portal):
+        with pytest.raises(InvalidRequestError, match="not a string"):
+            parse(value)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, pytest.param(10**5000, id="huge")])
@@ -141,14 +214,15 @@ def test_bare_address(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None
         assert portal == Portal(ip)
 
 
-@given(st.text())
+@given(st.text() | st.from_regex(r"[a-z0-9.:\[\],-]*", fullmatch=True))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
-    try:
-        portal = Portal.parse(text)
-    except InvalidRequestError as error:
-        message = str(error)
-    else:
-        assert Portal.parse(str(portal)) == portal
-        message = ""
-    assert message.isascii()
-    assert message == "" or message.isprintable()
+    for parse in (Portal.parse, parse_portal):
+        try:
+            portal = parse(text)
+        except InvalidRequestError as error:
+            message = str(error)
+        else:
+            assert parse(str(portal)) == portal
+            message = ""
+        assert message.isascii()
+        assert message == "" or message.isprintable()

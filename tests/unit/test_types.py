@@ -15,11 +15,12 @@ from fake_core import FakeHandle, make_path
 from manypath import ManypathError, Portal, Target, _types, errors
 from manypath._types import PathState
 
-TARGET = Target(Portal.parse("192.0.2.1:3260"), "iqn.2010-10.org.example:1", 1)
+PORTAL = Portal.parse("192.0.2.1:3260")
+TARGET = Target(PORTAL, "iqn.2010-10.org.example:1", 1)
 FAILED = make_path(
     TARGET,
     state=PathState.FAILED,
-    error=errors.PortalRefusedError("no", portal=TARGET.portal, errno=111),
+    error=errors.PortalRefusedError("no", portal=PORTAL, errno=111),
 )
 CLASSES = [
     value
@@ -43,7 +44,7 @@ def test_errors_can_be_copied(error_class: type[ManypathError]) -> None:
         phase="login",
         errno=5,
         iscsid_code=8,
-        portal=TARGET.portal,
+        portal=PORTAL,
         retryable=True,
         paths=(make_path(TARGET),),
     )

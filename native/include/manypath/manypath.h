@@ -40,11 +40,14 @@ enum {
     MANYPATH_DEVICE_SIZE = 32,  /* kernel DISK_NAME_LEN */
     MANYPATH_WWID_SIZE = 128,   /* multipath-tools WWID_SIZE; fits dm's 128-byte name and uuid */
     MANYPATH_MESSAGE_SIZE = 512,
+    MANYPATH_HOST_SIZE = 256, /* RFC 1035 section 2.3.4: a host name is at most 255 bytes */
 };
 
 enum {
     MANYPATH_TARGETS_MAX = 1024, /* targets in one request */
     MANYPATH_TIMEOUT_MAX_MS = 24 * 3600 * 1000,
+    MANYPATH_CHAP_TEXT_MAX = 255, /* bytes of a CHAP name or secret: iscsid's fields */
+    MANYPATH_CHAP_ALGORITHMS = 4,
 };
 
 /* What went wrong. Values are negative and below every errno, and never change meaning. */
@@ -74,6 +77,8 @@ enum manypath_code {
     MANYPATH_E_CANCELLED = -5022,    /* manypath_operation_cancel() was called */
     MANYPATH_E_FORKED = -5023,       /* the handle belongs to the parent process */
     MANYPATH_E_SYSTEM = -5024,       /* a system call failed; see sys_errno */
+    MANYPATH_E_PROTOCOL = -5025,     /* the target broke the iSCSI protocol or a limit of ours */
+    MANYPATH_E_HOST_NAME = -5026,    /* a host name cannot be resolved */
 };
 
 /* Where an operation was. */
@@ -90,6 +95,8 @@ enum manypath_phase {
     MANYPATH_PHASE_UNMAP,
     MANYPATH_PHASE_DELETE, /* removing SCSI devices */
     MANYPATH_PHASE_LOGOUT,
+    MANYPATH_PHASE_RESOLVE,   /* host name to address */
+    MANYPATH_PHASE_DISCOVERY, /* SendTargets */
 };
 
 struct manypath_error {
@@ -139,6 +146,7 @@ struct manypath_options {
     const char *multipath_dir;      /* "/etc/multipath" (wwids) */
     const char *multipathd_socket;  /* abstract name, "/org/kernel/linux/storage/multipathd" */
     const char *multipathd_pidfile; /* "/run/multipathd.pid" */
+    const char *initiator_file;     /* "/etc/iscsi/initiatorname.iscsi" */
     uint32_t daemon_uid;            /* uid that must own iscsid's and multipathd's sockets, 0 */
     uint32_t logins_in_flight;      /* 16; at most 32 (iscsid's listen backlog) */
     uint32_t worker_threads;        /* 32: most threads for calls that block in the kernel */
@@ -172,26 +180,56 @@ struct manypath_target {
     uint16_t port;       /* 1..65535 */
     const char *iqn;     /* iqn., eui. or naa. name, 1..223 bytes */
     uint64_t lun;        /* as the kernel prints it (scsilun_to_int), below 2^63 */
+    bool candidate;      /* perhaps another volume: joins only with the identity of the others */
+};
+
+/* CHAP algorithms: IANA "PPP authentication algorithms", RFC 7143 section 12.1.3. */
+enum manypath_chap_algorithm {
+    MANYPATH_CHAP_MD5 = 5,
+    MANYPATH_CHAP_SHA1 = 6,
+    MANYPATH_CHAP_SHA256 = 7,
+    MANYPATH_CHAP_SHA3_256 = 8,
+};
+
+/*
+ * CHAP credentials. Secrets are bytes, 1..MANYPATH_CHAP_TEXT_MAX; they are copied into memory that
+ * is kept out of core dumps and wiped after the operation. RFC 7143 section 9.2.1 wants at least 12
+ * random bytes.
+ */
+struct manypath_chap {
+    const char *username;
+    const void *password;
+    size_t password_length;
+    const char *username_in; /* what the target must prove to be (mutual CHAP), or NULL */
+    const void *password_in; /* differs from password, as RFC 7143 section 9.2.1 demands */
+    size_t password_in_length;
+    /* Offered in this order, up to the first 0; none: MD5 alone, since old targets fail on a list
+     * (open-iscsi issue 180). */
+    int32_t algorithms[MANYPATH_CHAP_ALGORITHMS];
 };
 
 struct manypath_attach_request {
     const struct manypath_target *targets;
-    size_t target_count; /* 1..MANYPATH_TARGETS_MAX; duplicates collapse */
-    uint32_t timeout_ms; /* whole operation, 1..MANYPATH_TIMEOUT_MAX_MS */
-    uint32_t min_paths;  /* usable paths wanted before success, 0 means 1 */
+    size_t target_count;              /* 1..MANYPATH_TARGETS_MAX; duplicates collapse */
+    uint32_t timeout_ms;              /* whole operation, 1..MANYPATH_TIMEOUT_MAX_MS */
+    uint32_t min_paths;               /* usable paths wanted before success, 0 means 1 */
+    const struct manypath_chap *chap; /* for every target, or NULL: no authentication */
+    bool single_path; /* no map: targets are tried in order, the first usable one is the volume */
 };
 
 struct manypath_detach_request {
     const struct manypath_target *targets;
     size_t target_count;
     uint32_t timeout_ms;
+    bool whole_map; /* also the other paths of the map that these targets' disks are in */
 };
 
 enum manypath_path_state {
     MANYPATH_PATH_FAILED = 0, /* see error */
-    MANYPATH_PATH_PENDING,    /* no answer from the portal yet; not part of the map */
-    MANYPATH_PATH_ACTIVE,     /* in the map, usable */
+    MANYPATH_PATH_PENDING,    /* the portal is not there yet; see manypath_attach_begin() */
+    MANYPATH_PATH_ACTIVE,     /* usable: in the map, or the single path */
     MANYPATH_PATH_INACTIVE,   /* in the map, failed by the kernel */
+    MANYPATH_PATH_UNUSED,     /* single path: an earlier target served */
 };
 
 /* When each step of a path ended, in nanoseconds since the operation began; 0: step not done. */
@@ -233,8 +271,8 @@ struct manypath_attach_times {
 };
 
 struct manypath_attachment {
-    char device[MANYPATH_DEVICE_SIZE]; /* "dm-N": the block device is <dev_root>/dm-N */
-    char name[MANYPATH_WWID_SIZE];     /* the map's name */
+    char device[MANYPATH_DEVICE_SIZE]; /* the block device is <dev_root>/device: "dm-N", "sda" */
+    char name[MANYPATH_WWID_SIZE];     /* the map's name, "" for a single path */
     char wwid[MANYPATH_WWID_SIZE];     /* the map's uuid is "mpath-" + wwid */
     uint64_t size_bytes;
     bool map_was_there;      /* the map existed before this operation */
@@ -268,7 +306,9 @@ struct manypath_detachment {
 
 /*
  * Begins an attach: log in where no session exists, scan the LUN, read and compare each path's
- * identity, make or join the map. Idempotent. Returns at once. Errors: E_INVALID (with the value
+ * identity, make or join the map. Idempotent. A path whose portal refuses or does not answer is
+ * PENDING in the result: the handle goes on trying, and the path joins the map when it comes, until
+ * another operation works on the same LUN, the map is gone or the handle is closed. Returns at once. Errors: E_INVALID (with the value
  * named), E_FORKED, E_SYSTEM; everything else is told by manypath_attach_finish(). On success
  * *ret_operation must be handed to manypath_attach_finish().
  */
@@ -312,6 +352,62 @@ MANYPATH_API int manypath_attach_finish(struct manypath_operation *operation,
 MANYPATH_API int manypath_detach_finish(struct manypath_operation *operation,
                                         struct manypath_detachment **ret_detachment,
                                         struct manypath_error *err);
+
+/* ------------------------------------------------------------------------------------------------
+ * Discovery and host names. They need neither root nor iscsid.
+ */
+struct manypath_discover_request {
+    const char *address; /* numeric, as in struct manypath_target */
+    uint16_t port;
+    uint32_t timeout_ms;
+    const char *initiator;            /* our iSCSI name; NULL: the one in initiator_file */
+    const struct manypath_chap *chap; /* NULL: no authentication */
+};
+
+struct manypath_discovered {
+    char iqn[MANYPATH_IQN_SIZE];
+    char host[MANYPATH_HOST_SIZE]; /* numeric address without brackets, or a host name */
+    uint16_t port;
+    int32_t tag; /* portal group tag, -1 if the target told none */
+};
+
+struct manypath_discovery {
+    size_t target_count;
+    struct manypath_discovered *targets; /* in the target's order, duplicates removed */
+    char address[MANYPATH_ADDRESS_SIZE]; /* who answered: another portal after a redirect */
+    uint16_t port;
+    uint64_t total_ns;
+};
+
+/*
+ * Begins a discovery: SendTargets=All through one portal (RFC 7143 appendix C) on a connection of
+ * our own, with a polite logout. Reads and writes no record of open-iscsi. The names and addresses
+ * of the answer are checked for syntax, but come from the network. As manypath_attach_begin().
+ */
+MANYPATH_API int manypath_discover_begin(struct manypath *handle,
+                                         const struct manypath_discover_request *request,
+                                         struct manypath_operation **ret_operation,
+                                         struct manypath_error *err);
+/* As manypath_detach_finish(). *ret_discovery is freed with manypath_discovery_free(). */
+MANYPATH_API int manypath_discover_finish(struct manypath_operation *operation,
+                                          struct manypath_discovery **ret_discovery,
+                                          struct manypath_error *err);
+MANYPATH_API void manypath_discovery_free(struct manypath_discovery *discovery);
+
+struct manypath_addresses {
+    size_t count;
+    char **addresses; /* numeric, in the order of RFC 6724, no duplicates */
+};
+
+/* Begins to resolve a host name with the system's resolver. As manypath_attach_begin(). */
+MANYPATH_API int manypath_resolve_begin(struct manypath *handle, const char *host,
+                                        uint32_t timeout_ms,
+                                        struct manypath_operation **ret_operation,
+                                        struct manypath_error *err);
+MANYPATH_API int manypath_resolve_finish(struct manypath_operation *operation,
+                                         struct manypath_addresses **ret_addresses,
+                                         struct manypath_error *err);
+MANYPATH_API void manypath_addresses_free(struct manypath_addresses *addresses);
 
 MANYPATH_API void manypath_attachment_free(struct manypath_attachment *attachment);
 MANYPATH_API void manypath_detachment_free(struct manypath_detachment *detachment);
