@@ -819,6 +819,9 @@ static void map_finished(struct attach_job *job)
              "the WWID could not be added to %s/wwids; a multipathd in strict mode removes the map "
              "when it is reconfigured while the map is closed",
              attach->operation.handle->host->multipath_dir);
+    if (job->map.unchecked[0] != '\0')
+        warn(attach, "%s is in the map and does not answer, so it was not checked",
+             job->map.unchecked);
     if (job->map.size_bytes != job->size_bytes)
         warn(attach, "the map has %" PRIu64 " bytes and its paths have %" PRIu64,
              job->map.size_bytes, job->size_bytes);

@@ -216,9 +216,9 @@ static bool has_dev(const dev_t *devs, size_t count, dev_t dev)
     return false;
 }
 
-/* A member that is not among our paths: its own VPD decides. */
+/* A member that is not among our paths: its own VPD decides, if it can be read. */
 static int check_foreign_member(const struct mp_host *host, dev_t dev, const char *wwid,
-                                struct manypath_error *err)
+                                char *ret_unchecked, struct manypath_error *err)
 {
     char name[MANYPATH_DEVICE_SIZE];
     struct mp_identity identity;
@@ -231,6 +231,10 @@ static int check_foreign_member(const struct mp_host *host, dev_t dev, const cha
             major(dev), minor(dev));
     int result = mp_identity_open(host, name, dev, &identity, &fd, err);
 
+    if (result == MANYPATH_E_DEVICE) {
+        mp_copy(ret_unchecked, MANYPATH_DEVICE_SIZE, name);
+        return 0;
+    }
     if (result < 0)
         return result;
     close(fd);
@@ -242,7 +246,8 @@ static int check_foreign_member(const struct mp_host *host, dev_t dev, const cha
 }
 
 static int check_members(const struct mp_host *host, int fd, const char *uuid, const char *wwid,
-                         const struct mp_map_path *paths, size_t count, struct manypath_error *err)
+                         const struct mp_map_path *paths, size_t count, char *ret_unchecked,
+                         struct manypath_error *err)
 {
     dev_t *devs = NULL;
     size_t dev_count = 0;
@@ -256,7 +261,7 @@ static int check_members(const struct mp_host *host, int fd, const char *uuid, c
         for (size_t p = 0; p < count; p++)
             ours = ours || paths[p].dev == devs[i];
         if (!ours)
-            result = check_foreign_member(host, devs[i], wwid, err);
+            result = check_foreign_member(host, devs[i], wwid, ret_unchecked, err);
     }
     free(devs);
     return result;
@@ -518,7 +523,7 @@ int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
     if (map.existed) {
         result = check_type(fd, uuid, err);
         if (result == 0)
-            result = check_members(host, fd, uuid, wwid, paths, path_count, err);
+            result = check_members(host, fd, uuid, wwid, paths, path_count, map.unchecked, err);
         if (result == 0)
             result = complete_members(host, fd, uuid, sectors, paths, path_count,
                                       map.multipathd_running, deadline_ns, err);

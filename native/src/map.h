@@ -23,6 +23,7 @@ struct mp_map {
     bool existed;
     bool multipathd_running;
     bool wwid_listed; /* multipath-tools knows the WWID, and keeps the map when it reconfigures */
+    char unchecked[MANYPATH_DEVICE_SIZE]; /* a member that is not ours and does not answer, or "" */
 };
 
 /* The kernel knows (or could load) the multipath target. */
@@ -31,7 +32,8 @@ int mp_map_supported(struct mp_host *host, struct manypath_error *err);
 /*
  * One map with uuid "mpath-<wwid>" over exactly these paths: creates it (unless `join_only`), or
  * joins one that exists.
- * Members that are not ours are accepted only if their own VPD gives the same WWID. On failure
+ * Members that are not ours are accepted only if their own VPD gives the same WWID, or if they do not
+ * answer: a path that is down is no reason to refuse a map that was right when it was up. On failure
  * nothing made here is left. deadline_ns bounds the waits between calls, not a call that hangs in
  * the kernel.
  */

@@ -269,8 +269,14 @@ static void settle(struct mp_session_entry *entry)
                    "iscsid says the session exists, but the kernel shows none");
 }
 
-static int login_code(int32_t iscsid_code)
+static int login_code(const struct mp_session_entry *entry, int32_t iscsid_code)
 {
+    const struct mp_chap *chap = entry->terms.chap;
+
+    /* iscsid says the same when the target could not prove itself (open-iscsi usr/initiator.c), and
+     * with credentials for that it is by far the likeliest */
+    if (iscsid_code == MP_ISCSID_ERR_FATAL_LOGIN && chap != NULL && chap->username_in[0] != '\0')
+        return MANYPATH_E_AUTH;
     switch (iscsid_code) { /* open-iscsi include/iscsi_err.h */
     case MP_ISCSID_ERR_ACCESS:
         return MANYPATH_E_PERMISSION;
@@ -286,6 +292,15 @@ static int login_code(int32_t iscsid_code)
     default:
         return MANYPATH_E_LOGIN;
     }
+}
+
+static const char *login_text(const struct mp_session_entry *entry, int32_t iscsid_code)
+{
+    if (iscsid_code == MP_ISCSID_ERR_FATAL_LOGIN &&
+        login_code(entry, iscsid_code) == MANYPATH_E_AUTH)
+        return "the target did not prove who it is (mutual CHAP: username_in, password_in), or it "
+               "rejected the login for good (wrong name or portal)";
+    return mp_iscsid_error_text(iscsid_code);
 }
 
 static void login_answered(void *owner, const struct mp_answer *answer)
@@ -311,8 +326,8 @@ static void login_answered(void *owner, const struct mp_answer *answer)
         entry->settle_until_ns = mp_now_ns() + SETTLE_LIMIT;
         settle(entry);
     } else {
-        fail_login(entry, login_code(answer->iscsid_code), 0, answer->iscsid_code,
-                   mp_iscsid_error_text(answer->iscsid_code));
+        fail_login(entry, login_code(entry, answer->iscsid_code), 0, answer->iscsid_code,
+                   login_text(entry, answer->iscsid_code));
     }
 }
 

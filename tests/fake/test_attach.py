@@ -580,3 +580,16 @@ def test_inventory(host: FakeHost) -> None:
     (item,) = found.maps
     assert (item.wwid, item.path_count, item.active_path_count) == (volume.wwid, 2, 2)
     assert found.maps_known
+
+
+def test_a_member_that_does_not_answer(host: FakeHost) -> None:
+    """A path of the map is down: the map is right all the same, and the caller is told."""
+    host.export()
+    first = host.handle.attach(host.targets(3)).finish()
+    host.fail("inquiry", errno.EIO, "sda", times=None)
+    second = host.handle.attach(host.targets(3)).finish()
+    assert second.device == first.device
+    states = {path.device: path.state for path in second.paths}
+    assert states == {"sda": "FAILED", "sdb": "ACTIVE", "sdc": "ACTIVE"}
+    assert any("sda is in the map and does not answer" in text for text in second.warnings)
+    assert len(host.sessions) == 3

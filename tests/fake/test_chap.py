@@ -96,3 +96,12 @@ def test_traps(host: FakeHost, chap: Chap, names: str) -> None:
     assert caught.value.code == "INVALID"
     assert "secret" not in caught.value.message
     assert not host.iscsid.requests
+
+
+def test_the_target_cannot_prove_itself(host: FakeHost) -> None:
+    """iscsid has no word of its own for it."""
+    host.export()
+    host.iscsid.handlers[LOGIN] = lambda _: Answer(error=19)
+    assert host.handle.attach(host.targets(1), chap=MUTUAL).failure().code == "AUTH"
+    error = host.handle.attach(host.targets(1), chap=CHAP).failure()
+    assert (error.code, error.iscsid_code) == ("LOGIN_REJECTED", 19)

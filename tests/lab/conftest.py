@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import Iscsid, Lab, Multipathd, Network, load_target, run
+import backend
+from backend import SampleBackend
+from lab import Iscsid, Lab, Multipathd, Network, Portal, load_target, run
 
-PROGRAMS = ("iscsiadm", "iscsid", "multipathd", "multipath", "dmsetup", "nft", "ip", "udevadm")
+PROGRAMS = (
+    *("iscsiadm", "iscsid", "multipathd", "multipath", "dmsetup", "nft", "ip", "udevadm"),
+    *("losetup", "lvcreate", "vgcreate"),
+)
 LOG_LINES = 60
 MODULES = ("iscsi_tcp", "dm_multipath", "dm_round_robin", "dm_service_time", "scsi_dh_alua")
 
@@ -79,3 +84,21 @@ def multipathd(lab: Lab, request: pytest.FixtureRequest) -> Multipathd:
     if request.param == "running":
         lab.multipathd.start()
     return lab.multipathd
+
+
+@pytest.fixture(scope="session")
+def volume_group(guest: Network) -> Iterator[str]:
+    """An LVM volume group on a loop device."""
+    with backend.volume_group() as name:
+        yield name
+
+
+@pytest.fixture
+def sample(lab: Lab, volume_group: str) -> Callable[..., SampleBackend]:
+    """Makes sample backends: portals, the first is the primary one, and their options."""
+
+    def make(portals: Sequence[Portal], **options: Any) -> SampleBackend:
+        options.setdefault("volume_group", volume_group)
+        return lab.keep(SampleBackend(portals[0], portals[1:], **options))
+
+    return make

@@ -1,7 +1,8 @@
 """`make demo`: the main job, shown. Runs in the lab's guest.
 
-A volume is exported through four portals, attached, written and read back through each path, loses
-a portal under I/O, gets it back, and is detached.
+The sample backend makes a logical volume and exports it through four portals. The volume is
+attached, written and read back through each path, loses a portal under I/O, gets it back, and is
+detached.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import manypath
+from backend import SampleBackend, volume_group
 from lab import Lab, load_target, run, wait_until
 from lab.blockdev import device_path, pattern, read_direct, write_direct
 from manypath import cli
@@ -27,7 +31,16 @@ def say(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def manypath(*arguments: str) -> None:
+def show(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2), flush=True)
+
+
+def without_secrets(answer: dict[str, Any]) -> dict[str, Any]:
+    data = {key: "..." if "password" in key else value for key, value in answer["data"].items()}
+    return {**answer, "data": data}
+
+
+def command(*arguments: str) -> None:
     """The command line tool, in this process."""
     print(f"$ manypath {' '.join(arguments)}", flush=True)
     status = cli.main(list(arguments))
@@ -81,17 +94,27 @@ def write_and_compare(map_path: str, paths: list[str]) -> None:
         print(f"   {path}: the same {DATA_MIB} MiB", flush=True)
 
 
-def demo(lab: Lab) -> None:
+def demo(lab: Lab, group: str) -> None:
     lab.iscsid.start()
     lab.multipathd.start()
-    volume = lab.volume(DATA_MIB + 16)
-    export = lab.export(volume, lab.portals(4))
-    request = Path(tempfile.mkdtemp()) / "volume.json"
-    request.write_text(json.dumps({"driver_volume_type": "iscsi", "data": export.properties}))
+    portals = lab.portals(4)
+    backend = lab.keep(SampleBackend(portals[0], portals[1:], volume_group=group))
+    volume = backend.create_volume("volume-1", DATA_MIB + 16)
 
-    say("Attach one volume over four portals")
-    manypath("connect", str(request))
-    manypath("list")
+    say("The host tells who it is: its connector")
+    # The guest has no default route that would tell its address.
+    connector = manypath.connector_properties(multipath=True, ip=portals[0].address)
+    show(connector)
+
+    say("The sample backend answers initialize_connection")
+    answer = backend.initialize_connection(volume, connector)
+    show(without_secrets(answer))
+    request = Path(tempfile.mkdtemp()) / "volume.json"  # readable by us only: it has the secret
+    request.write_text(json.dumps(answer))
+
+    say("Attach the volume over its four portals")
+    command("connect", str(request))
+    command("list")
     (dm,) = lab.snapshot().maps
     device = f"/dev/{dm.device}"
 
@@ -103,11 +126,11 @@ def demo(lab: Lab) -> None:
     load = Load(device)
     load.start()
     load.must_go_on(5)
-    lab.cut(export.portals[1])
+    lab.cut(portals[1])
     begun = time.monotonic()
     load.must_go_on(20)
     wait_until(lambda: lab.multipathd.command("show", "paths").count("failed"), "a path fails", 60)
-    manypath("list")
+    command("list")
     print(f"   no I/O error in {time.monotonic() - begun:.1f} s without that portal")
 
     say("Heal it")
@@ -116,26 +139,32 @@ def demo(lab: Lab) -> None:
     wait_until(active, "all four paths are active again", 90)
     load.must_go_on(5)
     load.finish()
-    manypath("list")
+    command("list")
     print(f"   {load.rounds} rounds of write and read back, no error")
 
     say("Detach")
-    manypath("disconnect", str(request))
+    command("disconnect", str(request))
     left = lab.snapshot()
     if left.sessions or left.devices or left.maps:
         sys.exit(f"something is left: {left}")
     print("   nothing is left: no session, no SCSI device, no map")
+
+    say("The sample backend lets the host in no more: terminate_connection")
+    backend.terminate_connection(volume, connector)
+    backend.delete_volume(volume)
+    print("   nothing is left there either: no ACL, no target, no logical volume")
 
 
 def main() -> None:
     load_target()
     run("udevadm", "settle", "--timeout=60")
     lab = Lab()
-    try:
-        demo(lab)
-        problems = lab.problems()
-    finally:
-        lab.close()
+    with volume_group() as group:
+        try:
+            demo(lab, group)
+            problems = lab.problems()
+        finally:
+            lab.close()
     if problems:
         sys.exit("left behind:\n  " + "\n  ".join(problems))
 

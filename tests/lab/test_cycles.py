@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import manypath
@@ -25,7 +25,9 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_cycles_leak_nothing(lab: Lab, iscsid: Iscsid, multipathd: Multipathd) -> None:
+def test_cycles_leak_nothing(
+    lab: Lab, iscsid: Iscsid, multipathd: Multipathd, record_property: Callable[[str, object], None]
+) -> None:
     """Sessions, disks, maps and semaphores are compared by the fixture after the test."""
     properties = lab.export(lab.volume(), lab.portals(4)).properties
     warm: tuple[int, int] | None = None
@@ -40,9 +42,8 @@ def test_cycles_leak_nothing(lab: Lab, iscsid: Iscsid, multipathd: Multipathd) -
             warm = (open_files(), rss_kib())
     assert warm is not None, f"{CYCLES} cycles are fewer than the warm-up of {WARM_UP}"
     files, rss = open_files(), rss_kib()
-    print(
-        f"{CYCLES} cycles: {warm[0]} -> {files} descriptors, {warm[1]} -> {rss} KiB resident, "
-        f"{threading.active_count()} Python threads"
-    )
+    record_property("cycles", CYCLES)
+    record_property("descriptors", f"{warm[0]} -> {files}")
+    record_property("KiB resident", f"{warm[1]} -> {rss}")
     assert files == warm[0]
     assert rss - warm[1] < RSS_GROWTH_KIB

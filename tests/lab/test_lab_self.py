@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from backend import SampleBackend
 from lab import (
     Chap,
     Iscsid,
@@ -21,6 +23,7 @@ from lab.blockdev import device_path, pattern, read_direct, write_direct
 from lab.daemons import MULTIPATHD_SOCKET, listening
 from lab.iscsiadm import iscsiadm, login
 from lab.network import Portal
+from lab.sniffer import Sniffer
 from lab.state import ScsiDevice, Session, snapshot
 from lab.target import Export
 
@@ -158,22 +161,58 @@ def test_chap(lab: Lab, iscsid: Iscsid, mutual: bool) -> None:
     lab.log_out()
 
 
-def test_discovery_with_chap(lab: Lab, iscsid: Iscsid) -> None:
+@pytest.mark.parametrize("mutual", [False, True], ids=["one-way", "mutual"])
+def test_discovery_with_chap(lab: Lab, iscsid: Iscsid, mutual: bool) -> None:
     portal = lab.portal(1)
     chap = Chap("finder", "a-finders-secret")
+    if mutual:
+        chap = Chap("finder", "a-finders-secret", "target", "another-secret")
     export = lab.export(lab.volume(), [portal], discovery_chap=chap)
     discover = ("-m", "discoverydb", "-t", "sendtargets", "-p", str(portal))
     assert iscsiadm(*discover, "-o", "new").returncode == 0
     assert iscsiadm(*discover, "--discover").returncode != 0
-    for name, value in (
-        ("authmethod", "CHAP"),
-        ("username", chap.user),
-        ("password", chap.password),
-    ):
+    for key, value in chap.properties("auth").items():
+        name = key.removeprefix("auth_").replace("method", "authmethod")
         setting = f"discovery.sendtargets.auth.{name}"
         assert iscsiadm(*discover, "-o", "update", "-n", setting, "-v", value).returncode == 0
     done = iscsiadm(*discover, "--discover")
     assert export.iqns[0] in done.stdout, done.stderr
+
+
+def test_a_portal_at_a_chosen_address(lab: Lab, iscsid: Iscsid) -> None:
+    portal = lab.portal_at("10.0.1.2")
+    log_in(lab.export(lab.volume(), [portal]))
+    assert snapshot().sessions[0].address == "10.0.1.2"
+    lab.log_out()
+
+
+def test_bare_targets_are_discovered_and_go_away(lab: Lab, iscsid: Iscsid) -> None:
+    portals = [lab.portal(1), lab.portal(2, family=6)]
+    names = lab.targets.bare_targets(3, portals)
+    folder = Path("/sys/kernel/config/target/iscsi")
+    assert {name for name in names if (folder / name).is_dir()} == set(names)
+    done = iscsiadm("-m", "discovery", "-t", "sendtargets", "-p", str(portals[0]))
+    assert all(done.stdout.count(name) == 2 for name in names), done.stdout + done.stderr
+    lab.targets.delete()
+    assert not [name for name in names if (folder / name).exists()]
+
+
+def test_logical_volumes_are_not_taken_for_maps_of_the_initiator(
+    lab: Lab, sample: Callable[..., SampleBackend]
+) -> None:
+    volume = sample(lab.portals(1)).create_volume("vol1")
+    assert volume.path.resolve().name.startswith("dm-")
+    assert snapshot().maps == ()
+
+
+def test_the_sniffer_hears_logins(lab: Lab, iscsid: Iscsid) -> None:
+    export = lab.export(lab.volume(), lab.portals(1), chap=Chap("alice", "a-good-secret"))
+    with Sniffer() as wire:
+        log_in(export)
+    assert wire.find(rb"CHAP_N=(\w+)\0") == [b"alice"]
+    assert set(wire.find(rb"CHAP_A=(\d+)\0")) == {b"5"}
+    assert not wire.find(b"a-good-secret")
+    lab.log_out()
 
 
 # --- cut and heal -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The library starts no process (contract 1): attach and detach under strace."""
+"""The library starts no process (contract 1): attach, detach and discovery under strace."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import json, os, sys
 import manypath
 properties = json.loads(sys.argv[1])
 os.write(2, b"begin")
+assert len(manypath.discover(properties["target_portal"]).targets) == int(sys.argv[3])
 attachment = manypath.connect(properties, timeout=60)
 assert len(attachment.paths) == 4 and attachment.path.startswith("/dev/dm-")
 if sys.argv[2] == "start a process":
@@ -37,8 +38,8 @@ def processes_started(trace: str) -> list[str]:
     return [line for line in calls[1:] if "CLONE_THREAD" not in line]
 
 
-def traced(properties: dict[str, Any], what: str, trace: Path) -> list[str]:
-    script = [sys.executable, "-c", SCRIPT, json.dumps(properties), what]
+def traced(properties: dict[str, Any], what: str, trace: Path, offered: int = 4) -> list[str]:
+    script = [sys.executable, "-c", SCRIPT, json.dumps(properties), what, str(offered)]
     command = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", str(trace)]
     done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -52,6 +53,22 @@ def test_attach_and_detach_start_no_process(
 ) -> None:
     properties = lab.export(lab.volume(), lab.portals(4)).properties
     assert traced(properties, "nothing else", tmp_path / "trace") == []
+
+
+def test_discovery_and_host_names_start_no_process(
+    lab: Lab, iscsid: Iscsid, tmp_path: Path
+) -> None:
+    """The spec's legacy answer: one portal, by its name."""
+    hosts = Path("/etc/hosts")
+    before = hosts.read_text() if hosts.exists() else ""
+    hosts.write_text(f"{before}{lab.portal(1).address} storage.example\n")
+    export = lab.export(lab.volume(), lab.portals(4), shape="shared")
+    singles = {key: value for key, value in export.properties.items() if not key.endswith("s")}
+    singles["target_portal"] = f"storage.example:{lab.portal(1).port}"
+    try:
+        assert traced(singles, "nothing else", tmp_path / "trace") == []
+    finally:
+        hosts.write_text(before)
 
 
 def test_a_process_started_on_purpose_is_seen(lab: Lab, iscsid: Iscsid, tmp_path: Path) -> None:

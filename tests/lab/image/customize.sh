@@ -56,6 +56,8 @@ done
 # Debian's rule starts iscsid.service for every iSCSI disk (LP 1802354): a second iscsid beside one that a test
 # started directly, and one behind the back of a test that stopped it.
 ln -sf /dev/null /etc/udev/rules.d/70-open-iscsi.rules
+# Nor does a disk with LVM's signature start pvscan and vgchange; the sample backend activates what it makes.
+ln -sf /dev/null /etc/udev/rules.d/69-lvm.rules
 # Nothing to generate: no fstab, no LVM at boot, no kernel-argument mounts. Each generator is a process at boot.
 rm -rf /usr/lib/systemd/system-generators/* /lib/systemd/system-generators/*
 ln -sf /etc/systemd/system/lab.target /etc/systemd/system/default.target

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, Literal
+from contextlib import ExitStack, suppress
+from typing import Any, Literal, Protocol, TypeVar
 
 from lab.check import kernel_trouble, leaks
 from lab.daemons import Iscsid, Multipathd
@@ -19,6 +19,15 @@ SETTLE = 10.0  # seconds the kernel gets to finish what a test started
 UDEV = 600.0  # its queue is long after a hundred attaches on emulated processors
 
 
+class Server(Protocol):
+    """Something of a test's own that serves volumes."""
+
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Server)
+
+
 class Lab:
     """Targets, network, daemons and state of one guest, for one test."""
 
@@ -28,6 +37,7 @@ class Lab:
         self.iscsid = Iscsid()
         self.multipathd = Multipathd()
         self.kernel_log = KernelLog()
+        self._servers = ExitStack()
         self._before = snapshot()
 
     # --- set-up ----------------------------------------------------------------------------
@@ -39,6 +49,9 @@ class Lab:
         """Portals 1..count."""
         return [self.portal(index, family) for index in range(1, count + 1)]
 
+    def portal_at(self, address: str, port: int = PORT) -> Portal:
+        return self.network.portal_at(address, port)
+
     def volume(self, size_mib: int = 64, name: str | None = None) -> Volume:
         return self.targets.volume(size_mib, name)
 
@@ -47,6 +60,11 @@ class Lab:
     ) -> Export:
         """See ``TargetServer.export``."""
         return self.targets.export(volumes, portals, **options)
+
+    def keep(self, server: S) -> S:
+        """Close a server together with the lab, once no session needs it."""
+        self._servers.callback(server.close)
+        return server
 
     def cut(self, portal: Portal, how: How = "reject") -> None:
         self.network.cut(portal, how)
@@ -98,6 +116,7 @@ class Lab:
         self._remove_semaphores()
         forget_records()
         self.multipathd.forget()
+        self._servers.close()
         self.targets.delete()
         self.settle()
         self.kernel_log.close()

@@ -47,13 +47,18 @@ class Network:
         if not 1 <= index <= MAX_PORTALS:
             raise ValueError(f"portal index {index} is not in 1..{MAX_PORTALS}")
         address = f"10.99.{index}.1" if family == 4 else f"fd00:99:{index:x}::1"
+        return self.portal_at(address, port)
+
+    def portal_at(self, address: str, port: int = PORT) -> Portal:
+        """A portal at an address of the caller's choice, which is added on first use."""
         if address not in self._present:
             if not self._present:
                 # "replace"-like: a second pytest in the same boot finds the interface there.
                 run("ip", "link", "add", INTERFACE, "type", "dummy", check=False)
                 run("ip", "link", "set", INTERFACE, "up")
-            length = 32 if family == 4 else 128
-            options = ["nodad"] if family == 6 else []
+            family6 = Portal(address).family == 6
+            length = 128 if family6 else 32
+            options = ["nodad"] if family6 else []
             run("ip", "address", "replace", f"{address}/{length}", "dev", INTERFACE, *options)
             self._present.add(address)
         return Portal(address, port)

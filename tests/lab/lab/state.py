@@ -33,7 +33,10 @@ class ScsiDevice:
 
 @dataclass(frozen=True)
 class DmMap:
-    """A device-mapper map; ``kind`` is the subsystem part of its uuid, such as ``mpath``."""
+    """A device-mapper map; ``kind`` is the subsystem part of its uuid, such as ``mpath``.
+
+    Logical volumes are not listed: in this guest they are the storage behind a target.
+    """
 
     device: str
     name: str
@@ -123,6 +126,8 @@ def _maps() -> tuple[DmMap, ...]:
         except OSError:
             members = ()
         name, uuid = _read(disk / "dm/name"), _read(disk / "dm/uuid")
+        if uuid.startswith("LVM-"):
+            continue
         suspended = _read(disk / "dm/suspended") == "1"
         found.append(DmMap(disk.name, name, uuid, suspended, members))
     return tuple(sorted(found, key=lambda dm: dm.device))

@@ -42,6 +42,21 @@ class Chap:
     mutual_user: str = ""
     mutual_password: str = field(default="", repr=False)
 
+    def properties(self, prefix: str = "auth") -> dict[str, str]:
+        """The keys of connection properties; those in ``_in`` say what the target must prove."""
+        keys = {"method": "CHAP", "username": self.user, "password": self.password}
+        if self.mutual_user:
+            keys |= {"username_in": self.mutual_user, "password_in": self.mutual_password}
+        return {f"{prefix}_{key}": value for key, value in keys.items()}
+
+    def demand(self, holder: TPG | NodeACL) -> None:
+        """Have LIO ask for them: an ACL of its initiator, a portal group of those without one."""
+        holder.chap_userid = self.user
+        holder.chap_password = self.password
+        if self.mutual_user:
+            holder.chap_mutual_userid = self.mutual_user
+            holder.chap_mutual_password = self.mutual_password
+
 
 @dataclass
 class Volume:
@@ -57,8 +72,7 @@ class Volume:
 
     @property
     def wwid(self) -> str:
-        """As multipath writes it: NAA 6, LIO's company id 001405, 25 digits of the serial."""
-        return f"36001405{self.serial[:25]}"
+        return wwid_of(self.name)
 
     @property
     def file(self) -> Path:
@@ -69,14 +83,22 @@ class Volume:
         self.size = size_mib << 20
         with self.file.open("r+b") as backing:
             backing.truncate(self.size)
-        # LIO reports the size it was configured with, not the file's; rtslib has no call for it.
-        control = Path(self.backing.path) / "control"
-        control.write_text(f"fd_dev_size={self.size}")
+        report_size(self.backing, self.size)
 
 
 def serial_of(name: str) -> str:
     """Stable for a name, different between names in the digits the WWID is made of."""
     return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def wwid_of(name: str) -> str:
+    """As multipath writes it: NAA 6, LIO's company id 001405, 25 digits of the serial."""
+    return f"36001405{serial_of(name)[:25]}"
+
+
+def report_size(backing: FileIOStorageObject, size: int) -> None:
+    """LIO reports the size it was configured with, not the file's; rtslib has no call for it."""
+    (Path(backing.path) / "control").write_text(f"fd_dev_size={size}")
 
 
 @dataclass
@@ -123,9 +145,7 @@ class Export:
         }
         for prefix, chap in (("auth", self.chap), ("discovery_auth", self.discovery_chap)):
             if chap:
-                data[f"{prefix}_method"] = "CHAP"
-                data[f"{prefix}_username"] = chap.user
-                data[f"{prefix}_password"] = chap.password
+                data |= chap.properties(prefix)
         return data
 
     def swap(self, number: int, volume: Volume, target: int | None = None) -> None:
@@ -154,6 +174,19 @@ def _map(tpg: TPG, number: int, volume: Volume) -> None:
         MappedLUN(acl, number, lun)
 
 
+def demand_at_discovery(fabric: FabricModule, chap: Chap | None) -> None:
+    """Have LIO ask for credentials at discovery, all of it at once; None: for none any more."""
+    fabric.clear_discovery_auth_settings()
+    if chap is None:
+        return
+    fabric.discovery_userid = chap.user
+    fabric.discovery_password = chap.password
+    if chap.mutual_user:
+        fabric.discovery_mutual_userid = chap.mutual_user
+        fabric.discovery_mutual_password = chap.mutual_password
+    fabric.discovery_enable_auth = True
+
+
 def load_target() -> None:
     """Load LIO. Not with modprobe: rtslib must set LIO's folder before any backend is there."""
     RTSRoot()
@@ -166,6 +199,7 @@ class TargetServer:
     def __init__(self) -> None:
         self.volumes: list[Volume] = []
         self.exports: list[Export] = []
+        self._bare: list[Path] = []
         self._count = 0
 
     @cached_property
@@ -207,7 +241,7 @@ class TargetServer:
         number = lun if callable(lun) else lambda _target, volume: lun + volume
         groups = [[p] for p in portals] if shape == "per_portal" else [list(portals)]
         if discovery_chap:
-            self._discovery_auth(discovery_chap)
+            demand_at_discovery(self._fabric, discovery_chap)
         self._count += 1
         export = Export(listed, list(portals), shape, chap, discovery_chap, [], [])
         self.exports.append(export)  # before anything is made: delete() must see it if this fails
@@ -237,19 +271,35 @@ class TargetServer:
         if not demo:
             holder = NodeACL(tpg, INITIATOR if access == "only_us" else OTHER_INITIATOR)
         if chap:
-            holder.chap_userid = chap.user
-            holder.chap_password = chap.password
-            if chap.mutual_user:
-                holder.chap_mutual_userid = chap.mutual_user
-                holder.chap_mutual_password = chap.mutual_password
+            chap.demand(holder)
 
-    def _discovery_auth(self, chap: Chap) -> None:
-        self._fabric.discovery_userid = chap.user
-        self._fabric.discovery_password = chap.password
-        if chap.mutual_user:
-            self._fabric.discovery_mutual_userid = chap.mutual_user
-            self._fabric.discovery_mutual_password = chap.mutual_password
-        self._fabric.discovery_enable_auth = True
+    def bare_targets(self, count: int, portals: Sequence[Portal]) -> list[str]:
+        """Targets without a LUN, for discovery alone; their names.
+
+        By hand, since there may be hundreds.
+        """
+        self._fabric._check_self()  # LIO's folder for iSCSI is made at its first use
+        self._count += 1
+        names = [f"{IQN_PREFIX}:{self._count}-{index:03}" for index in range(count)]
+        for name in names:
+            target = Path(self._fabric.path) / name
+            self._bare.append(target)
+            group = target / "tpgt_1"
+            group.mkdir(parents=True)
+            for portal in portals:
+                (group / "np" / str(portal)).mkdir()
+            (group / "enable").write_text("1")
+        return names
+
+    def _delete_bare(self, target: Path) -> None:
+        group = target / "tpgt_1"
+        if group.exists():
+            (group / "enable").write_text("0")
+            for portal in (group / "np").iterdir():
+                portal.rmdir()
+            group.rmdir()
+        if target.exists():
+            target.rmdir()
 
     def unexport(self, export: Export) -> None:
         """Remove an export's targets; the volumes stay."""
@@ -266,7 +316,9 @@ class TargetServer:
     def delete(self) -> None:
         """Remove all of it."""
         if any(export.discovery_chap for export in self.exports):
-            self._fabric.discovery_enable_auth = False
+            demand_at_discovery(self._fabric, None)
+        while self._bare:
+            self._delete_bare(self._bare.pop())
         for export in list(self.exports):
             self.unexport(export)
         for volume in list(self.volumes):
