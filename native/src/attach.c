@@ -53,8 +53,8 @@
 
 enum {
     LOGIN_TIMEOUT_MIN_S = 5,
-    LOGIN_TIMEOUT_MAX_S =
-        15, /* iscsid.conf's default; it stays with the session for its reconnects */
+    /* iscsid.conf's default; it stays with the session for its reconnects */
+    LOGIN_TIMEOUT_MAX_S = 15,
     OPENS_MAX = 3,
     /* Of a map the other paths take over, so I/O on a lost one fails soon: multipath-tools' default
      * fast_io_fail_tmo. A single path is all there is: open-iscsi's default. */
@@ -125,9 +125,6 @@ struct attach {
     struct manypath_path *results;          /* of its paths */
 };
 
-static void path_fail(struct attach_path *path);
-static bool any_away(const struct attach *attach);
-static void late_paths(struct attach *attach);
 static void volume_check(struct attach *attach);
 static void volume_fail(struct attach *attach);
 
@@ -157,14 +154,14 @@ struct attach_job {
     struct mp_job job;
     struct attach *attach;
     struct attach_path *path; /* NULL: the volume's */
+    struct mp_job **slot;     /* where those who wait for it keep it */
     struct mp_host *host;
     void (*finished)(struct attach_job *job); /* not called when nobody waits any more */
-    void (*discard)(struct attach_job *job);  /* frees what the result holds; may be NULL */
     int result;
     struct manypath_error error;
     struct mp_disk disk;
     struct mp_identity identity;
-    int fd;
+    int fd; /* the open disk, closed with the job unless it is taken; -1 */
     char wwid[MANYPATH_WWID_SIZE];
     uint64_t size_bytes;
     uint64_t deadline_ns;
@@ -177,6 +174,8 @@ struct attach_job {
 static void job_free(struct attach_job *job)
 {
     mp_host_release(job->host);
+    if (job->fd >= 0)
+        close(job->fd);
     for (size_t i = 0; i < job->map_path_count; i++)
         if (job->map_paths[i].fd >= 0)
             close(job->map_paths[i].fd);
@@ -186,29 +185,19 @@ static void job_free(struct attach_job *job)
 
 static void job_drop(struct mp_job *base)
 {
-    struct attach_job *job = (struct attach_job *)base;
-
-    if (job->discard != NULL)
-        job->discard(job);
-    job_free(job);
+    job_free((struct attach_job *)base);
 }
 
 static void job_done(struct mp_job *base)
 {
     struct attach_job *job = (struct attach_job *)base;
-    struct attach *attach = job->attach;
-    struct mp_job **slot = job->path != NULL             ? &job->path->job
-                           : attach->prepare_job == base ? &attach->prepare_job
-                                                         : &attach->map_job;
 
-    attach->jobs--;
-    if (*slot == base) {
-        *slot = NULL;
+    job->attach->jobs--;
+    if (*job->slot == base) {
+        *job->slot = NULL;
         job->finished(job);
-        job_free(job);
-    } else {
-        job_drop(base);
     }
+    job_free(job);
 }
 
 static struct attach_job *new_job(struct attach *attach, struct attach_path *path,
@@ -233,13 +222,14 @@ static struct attach_job *new_job(struct attach *attach, struct attach_path *pat
 }
 
 /* Takes the job over; on failure it is freed. */
-static bool start_job(struct attach *attach, struct attach_job *job, struct mp_job **slot)
+static bool start_job(struct attach_job *job, struct mp_job **slot)
 {
-    if (mp_pool_submit(attach->operation.handle->pool, &job->job) < 0) {
+    job->slot = slot;
+    if (mp_pool_submit(job->attach->operation.handle->pool, &job->job) < 0) {
         job_free(job);
         return false;
     }
-    attach->jobs++;
+    job->attach->jobs++;
     *slot = &job->job;
     return true;
 }
@@ -253,25 +243,6 @@ static void abandon_job(struct attach *attach, struct mp_job **slot)
 }
 
 /* ---- paths: failing and undoing ---- */
-
-__attribute__((format(printf, 5, 6))) static void
-path_error(struct attach_path *path, int code, int phase, int sys_errno, const char *format, ...);
-
-static void path_error(struct attach_path *path, int code, int phase, int sys_errno,
-                       const char *format, ...)
-{
-    char text[MANYPATH_MESSAGE_SIZE - 64];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    mp_error(&path->error, code, phase, sys_errno, "portal %s port %u: %s", path->target.address,
-             path->target.portal.port, text);
-    mp_copy(path->error.address, sizeof path->error.address, path->target.address);
-    path->error.port = path->target.portal.port;
-    path_fail(path);
-}
 
 /* Nothing of this path is held any more. */
 static void path_let_go(struct attach_path *path)
@@ -351,7 +322,7 @@ static void path_undo(struct attach_path *path)
     if (path->has_disk && path->disk_is_ours) {
         struct attach_job *job = new_job(attach, path, delete_run, delete_finished);
 
-        if (job != NULL && start_job(attach, job, &path->job))
+        if (job != NULL && start_job(job, &path->job))
             return;
     }
     path_undo_session(path);
@@ -366,6 +337,22 @@ static void path_fail(struct attach_path *path)
     path_undo(path);
 }
 
+__attribute__((format(printf, 5, 6))) static void
+path_error(struct attach_path *path, int code, int phase, int sys_errno, const char *format, ...)
+{
+    char text[MANYPATH_MESSAGE_SIZE - 64];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    mp_error(&path->error, code, phase, sys_errno, "portal %s port %u: %s", path->target.address,
+             path->target.portal.port, text);
+    mp_copy(path->error.address, sizeof path->error.address, path->target.address);
+    path->error.port = path->target.portal.port;
+    path_fail(path);
+}
+
 /* ---- paths: identity ---- */
 
 static void identity_run(struct mp_job *base)
@@ -374,12 +361,6 @@ static void identity_run(struct mp_job *base)
 
     job->result = mp_identity_open(job->host, job->disk.name, job->disk.dev, &job->identity,
                                    &job->fd, &job->error);
-}
-
-static void identity_discard(struct attach_job *job)
-{
-    if (job->fd >= 0)
-        close(job->fd);
 }
 
 /* The node is made, and can be opened, a moment after sysfs shows the disk. */
@@ -408,6 +389,7 @@ static void identity_finished(struct attach_job *job)
     }
     mp_engine_unwatch_device(path->attach->operation.handle, &path->watch);
     path->fd = job->fd;
+    job->fd = -1;
     path->identity = job->identity;
     path->times.identity_end_ns = since_begin(path->attach);
     path->step = PATH_READY;
@@ -421,17 +403,14 @@ static void path_identity(struct attach_path *path)
     path->step = PATH_IDENTITY;
     path->opens++;
     path->times.device_end_ns = since_begin(path->attach);
-    if (job != NULL)
-        job->discard = identity_discard;
-    if (job == NULL || !start_job(path->attach, job, &path->job))
+    if (job == NULL || !start_job(job, &path->job))
         path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_IDENTITY, EAGAIN,
                    "no thread for the inquiry");
 }
 
 /* ---- paths: device ---- */
 
-/* Reads the LUN's disk from sysfs. -EAGAIN: the SCSI device is there, its block device is not yet.
- */
+/* Reads the LUN's disk from sysfs. -EAGAIN: its block device is not there yet. */
 static int find_disk(struct attach_path *path)
 {
     int result = mp_sysfs_find_disk(path->attach->operation.handle->host->sysfs_root, path->host,
@@ -532,7 +511,7 @@ static void path_scan(struct attach_path *path)
         job->disk.host = path->host;
         job->disk.lun = path->target.lun;
     }
-    if (job == NULL || !start_job(path->attach, job, &path->job))
+    if (job == NULL || !start_job(job, &path->job))
         path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_SCAN, EAGAIN, "no thread for the scan");
 }
 
@@ -569,7 +548,6 @@ static void login_counted(struct attach *attach)
         scan_together(attach);
         return;
     }
-
     for (size_t i = 0; i < attach->path_count; i++)
         more = more || attach->paths[i].step == PATH_LOGIN;
     attach->last_answer_ns = now;
@@ -609,6 +587,24 @@ static void path_login(struct attach_path *path)
     path->wait.terms = &path->attach->terms;
     path->wait.patient = path->away;
     mp_session_login(path->session, &path->wait);
+}
+
+/* A path that is not there in time, and what it was waiting for. */
+static void path_overdue(struct attach_path *path)
+{
+    static const struct {
+        int phase;
+        const char *waiting_for;
+    } steps[] = {
+        [PATH_UP] = {MANYPATH_PHASE_LOGIN, "the other logins"},
+        [PATH_SCAN] = {MANYPATH_PHASE_SCAN, "the kernel's scan"},
+        [PATH_DEVICE] = {MANYPATH_PHASE_DEVICE, "its block device"},
+        [PATH_IDENTITY] = {MANYPATH_PHASE_IDENTITY, "an answer to INQUIRY"},
+    };
+
+    path_error(path, MANYPATH_E_DEVICE, steps[path->step].phase, ETIMEDOUT,
+               "LUN %" PRIu64 " is not usable in time: still waiting for %s", path->target.lun,
+               steps[path->step].waiting_for);
 }
 
 /* ---- the volume: success ---- */
@@ -660,41 +656,6 @@ static bool under_map_job(const struct attach_path *path)
     return path->in_map && path->attach->map_job != NULL;
 }
 
-/* Fills in the result and wakes the caller. What is still being undone goes on, and so do the paths
- * whose portal is away. */
-static void volume_finish(struct attach *attach)
-{
-    struct manypath_operation *operation = &attach->operation;
-    struct manypath_attachment *attachment = attach->attachment;
-
-    mp_engine_disarm(operation->handle, &attach->grace);
-    mp_engine_disarm(operation->handle, &attach->gather);
-    for (size_t i = 0; i < attach->path_count; i++) {
-        struct attach_path *path = &attach->paths[i];
-
-        path->away = is_away(attach, path);
-        path_result(attach, path, &attach->results[i]);
-        if (path->away) {
-            path->wait.patient = true;
-        } else if (path->step != PATH_UNDO && !under_map_job(path)) {
-            abandon_job(attach, &path->job);
-            path_let_go(path);
-            path->step = PATH_OVER;
-        }
-    }
-    attach->step = VOLUME_DONE;
-    attach->times.total_ns = since_begin(attach) + attach->times.queue_ns;
-    attachment->times = attach->times;
-    attachment->path_count = attach->path_count;
-    attachment->warning_count = attach->warnings.count;
-    attachment->warnings = attach->warnings.texts;
-    attach->warnings = (struct mp_warnings){0};
-    mp_operation_deliver(operation);
-    if (any_away(attach))
-        mp_engine_arm(operation->handle, &attach->grace, mp_now_ns() + MAP_CHECK);
-    late_paths(attach);
-}
-
 /* What the volume saw of each phase: from the end of the one before to the last path of the map. */
 static void volume_times(struct attach *attach)
 {
@@ -717,6 +678,41 @@ static void volume_times(struct attach *attach)
         at = last[p];
     }
     times->map_ns = since_begin(attach) - at;
+}
+
+/* Fills in the result and wakes the caller. What is still being undone goes on, and so do the paths
+ * whose portal is away. */
+static void volume_finish(struct attach *attach)
+{
+    struct manypath_operation *operation = &attach->operation;
+    struct manypath_attachment *attachment = attach->attachment;
+
+    mp_engine_disarm(operation->handle, &attach->grace);
+    mp_engine_disarm(operation->handle, &attach->gather);
+    if (operation->error.code == 0)
+        volume_times(attach);
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct attach_path *path = &attach->paths[i];
+
+        path->away = is_away(attach, path);
+        path_result(attach, path, &attach->results[i]);
+        if (path->away) {
+            path->wait.patient = true;
+        } else if (path->step != PATH_UNDO && !under_map_job(path)) {
+            abandon_job(attach, &path->job);
+            path_let_go(path);
+            path->step = PATH_OVER;
+        }
+    }
+    attach->step = VOLUME_DONE;
+    attach->times.total_ns = since_begin(attach) + attach->times.queue_ns;
+    attachment->times = attach->times;
+    attachment->path_count = attach->path_count;
+    attachment->warning_count = attach->warnings.count;
+    attachment->warnings = attach->warnings.texts;
+    attach->warnings = (struct mp_warnings){0};
+    mp_operation_deliver(operation);
+    volume_check(attach);
 }
 
 static void map_run(struct mp_job *base)
@@ -781,7 +777,7 @@ static void map_unwanted(struct attach_job *job)
         mp_copy(unmake->wwid, sizeof unmake->wwid, job->wwid);
         unmake->deadline_ns = mp_now_ns() + UNDO_PATIENCE;
     }
-    if (unmake == NULL || !start_job(attach, unmake, &attach->map_job))
+    if (unmake == NULL || !start_job(unmake, &attach->map_job))
         undo_paths(attach);
 }
 
@@ -825,7 +821,6 @@ static void map_finished(struct attach_job *job)
     if (job->map.size_bytes != job->size_bytes)
         warn(attach, "the map has %" PRIu64 " bytes and its paths have %" PRIu64,
              job->map.size_bytes, job->size_bytes);
-    volume_times(attach);
     volume_finish(attach);
 }
 
@@ -872,7 +867,7 @@ static void volume_map(struct attach *attach)
             if (attach->paths[i].step == PATH_READY)
                 add_member(job, &attach->paths[i]);
         job->deadline_ns = attach->operation.deadline_ns - ANSWER_RESERVE;
-        if (start_job(attach, job, &attach->map_job))
+        if (start_job(job, &attach->map_job))
             return;
     }
     mp_error(&attach->operation.error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_MAP, EAGAIN,
@@ -987,15 +982,16 @@ static void volume_choose(struct attach *attach)
 }
 
 /* The error that stands for the volume: the first of the most telling kind. */
-static void volume_error(struct attach *attach, size_t ready)
+static void volume_error(struct attach *attach)
 {
     const struct manypath_error *first = NULL;
     struct manypath_error *error = &attach->operation.error;
-    size_t failed = 0;
+    size_t failed = 0, ready = 0;
 
     for (size_t i = 0; i < attach->path_count; i++) {
         const struct manypath_error *one = &attach->paths[i].error;
 
+        ready += attach->paths[i].step == PATH_READY;
         if (one->code == 0)
             continue;
         failed++;
@@ -1052,7 +1048,6 @@ static void single_done(struct attach *attach, struct attach_path *path)
     path->in_map = true;
     path->state = MANYPATH_PATH_ACTIVE;
     keep_path(path);
-    volume_times(attach);
     volume_finish(attach);
 }
 
@@ -1078,7 +1073,7 @@ static void single_check(struct attach *attach)
             next = path;
     }
     if (next == NULL) {
-        volume_error(attach, 0);
+        volume_error(attach);
         volume_fail(attach);
         return;
     }
@@ -1088,10 +1083,8 @@ static void single_check(struct attach *attach)
     path_login(next);
 }
 
-static void path_late(struct attach_path *path);
-
 /* The target at work has used up its share. */
-static void single_late(struct attach *attach)
+static void single_overdue(struct attach *attach)
 {
     for (size_t i = 0; i < attach->path_count; i++) {
         struct attach_path *path = &attach->paths[i];
@@ -1102,7 +1095,7 @@ static void single_late(struct attach *attach)
             return;
         }
         if (path->step > PATH_LOGIN && path->step < PATH_READY) {
-            path_late(path);
+            path_overdue(path);
             return;
         }
     }
@@ -1177,7 +1170,7 @@ static void path_join(struct attach_path *path)
                 add_member(job, &attach->paths[i]);
         job->join_only = true;
         job->deadline_ns = mp_now_ns() + JOIN_PATIENCE;
-        if (start_job(attach, job, &path->job))
+        if (start_job(job, &path->job))
             return;
     }
     path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_MAP, EAGAIN,
@@ -1198,6 +1191,8 @@ static void path_wait(struct attach_path *path)
 
 static void late_paths(struct attach *attach)
 {
+    if (attach->grace.slot == 0 && any_away(attach))
+        mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + MAP_CHECK);
     for (size_t i = 0; i < attach->path_count; i++) {
         struct attach_path *path = &attach->paths[i];
 
@@ -1213,13 +1208,12 @@ static void attach_yield(struct manypath_operation *operation)
 {
     struct attach *attach = (struct attach *)operation;
 
-    if (attach->step != VOLUME_DONE)
-        return;
     mp_engine_disarm(operation->handle, &attach->grace);
+    for (size_t i = 0; i < attach->path_count; i++)
+        attach->paths[i].away = false;
     for (size_t i = 0; i < attach->path_count; i++) {
         struct attach_path *path = &attach->paths[i];
 
-        path->away = false;
         if (path->step > PATH_WAITING && path->step <= PATH_READY)
             path_undo(path);
     }
@@ -1238,29 +1232,29 @@ static void check_map(struct attach *attach)
 
 /* ---- the volume: deciding ---- */
 
-static void volume_check(struct attach *attach)
+static bool all_over(const struct attach *attach)
 {
-    size_t ready = 0, undoing = 0, trying = 0, silent = 0, vouching = 0;
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step != PATH_OVER)
+            return false;
+    return true;
+}
+
+/* Are there enough paths, and is there anything left to wait for? */
+static void weigh_paths(struct attach *attach)
+{
+    size_t ready = 0, trying = 0, silent = 0, vouching = 0;
 
     for (size_t i = 0; i < attach->path_count; i++) {
         const struct attach_path *path = &attach->paths[i];
 
         ready += path->step == PATH_READY;
-        undoing += path->step == PATH_UNDO;
         silent += path->step == PATH_LOGIN;
         trying += path->step < PATH_READY;
         vouching += path->step <= PATH_READY && !path->target.candidate;
     }
-    if (attach->step == VOLUME_DONE)
-        late_paths(attach);
-    else if (attach->step == VOLUME_UNDOING && undoing == 0 && trying == 0 && ready == 0)
-        volume_finish(attach);
-    if (attach->step != VOLUME_PATHS)
-        return;
-    if (attach->single_path) {
-        single_check(attach);
-    } else if (ready + trying < attach->min_paths || vouching == 0) {
-        volume_error(attach, ready);
+    if (ready + trying < attach->min_paths || vouching == 0) {
+        volume_error(attach);
         volume_fail(attach);
     } else if (trying == 0) {
         volume_choose(attach);
@@ -1270,22 +1264,17 @@ static void volume_check(struct attach *attach)
     }
 }
 
-/* A path that is not there in time, and what it was waiting for. */
-static void path_late(struct attach_path *path)
+/* A path became ready or is over, or the volume is. */
+static void volume_check(struct attach *attach)
 {
-    static const struct {
-        int phase;
-        const char *waiting_for;
-    } steps[] = {
-        [PATH_UP] = {MANYPATH_PHASE_LOGIN, "the other logins"},
-        [PATH_SCAN] = {MANYPATH_PHASE_SCAN, "the kernel's scan"},
-        [PATH_DEVICE] = {MANYPATH_PHASE_DEVICE, "its block device"},
-        [PATH_IDENTITY] = {MANYPATH_PHASE_IDENTITY, "an answer to INQUIRY"},
-    };
-
-    path_error(path, MANYPATH_E_DEVICE, steps[path->step].phase, ETIMEDOUT,
-               "LUN %" PRIu64 " is not usable in time: still waiting for %s", path->target.lun,
-               steps[path->step].waiting_for);
+    if (attach->step == VOLUME_DONE)
+        late_paths(attach);
+    else if (attach->step == VOLUME_UNDOING && all_over(attach))
+        volume_finish(attach);
+    else if (attach->step == VOLUME_PATHS && attach->single_path)
+        single_check(attach);
+    else if (attach->step == VOLUME_PATHS)
+        weigh_paths(attach);
 }
 
 /* Goes on without the paths that are not there yet, if the others are enough. */
@@ -1299,7 +1288,7 @@ static void leave_stragglers(struct attach *attach)
             warn(attach, "%s; the path was left out", path->error.message);
         } else if (path->step < PATH_READY) {
             attach->step = VOLUME_MAP; /* failing paths do not decide any more */
-            path_late(path);
+            path_overdue(path);
         }
     }
     volume_choose(attach);
@@ -1317,7 +1306,7 @@ static void grace_over(struct mp_timer *timer)
         return;
     }
     if (attach->single_path) {
-        single_late(attach);
+        single_overdue(attach);
         return;
     }
     for (size_t i = 0; i < attach->path_count; i++) {
@@ -1373,7 +1362,6 @@ static void volume_fail(struct attach *attach)
 static void attach_cancel(struct manypath_operation *operation, int code)
 {
     struct attach *attach = (struct attach *)operation;
-    size_t ready = 0;
 
     if (attach->step == VOLUME_UNDOING) {
         if (code == MANYPATH_E_TIMEOUT) { /* the undo grace */
@@ -1387,12 +1375,11 @@ static void attach_cancel(struct manypath_operation *operation, int code)
     for (size_t i = 0; i < attach->path_count; i++) {
         struct attach_path *path = &attach->paths[i];
 
-        ready += path->step == PATH_READY;
-        if (path->step == PATH_LOGIN && path->session != NULL)
+        if (path->step == PATH_LOGIN)
             mp_session_pending(path->session, &path->error);
     }
     if (code == MANYPATH_E_TIMEOUT && attach->step == VOLUME_PATHS)
-        volume_error(attach, ready);
+        volume_error(attach);
     else
         mp_error(&operation->error, code,
                  attach->step == VOLUME_MAP       ? MANYPATH_PHASE_MAP
@@ -1471,7 +1458,7 @@ static void attach_begin(struct manypath_operation *operation)
      * module */
     struct attach_job *job = new_job(attach, NULL, prepare_run, prepare_finished);
 
-    if (job == NULL || !start_job(attach, job, &attach->prepare_job)) {
+    if (job == NULL || !start_job(job, &attach->prepare_job)) {
         mp_error(&operation->error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, EAGAIN,
                  "no thread for asking device-mapper");
         volume_fail(attach);
@@ -1545,7 +1532,7 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
         return result;
     }
     uint32_t seconds = request->timeout_ms / 2000;
-    uint64_t reserve_ns = (uint64_t)request->timeout_ms * 1000000 / 10;
+    uint64_t reserve_ns = request->timeout_ms * MS / 10;
 
     attach->operation.begin = attach_begin;
     attach->operation.cancel = attach_cancel;
