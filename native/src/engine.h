@@ -46,7 +46,7 @@ struct mp_device_watch {
 
 struct mp_target; /* request.h: a portal, a name, a LUN */
 
-/* One operation. Embedded first in struct mp_attach and struct mp_detach. */
+/* One operation. Embedded first in the struct of each kind: attach, detach, discover. */
 struct manypath_operation {
     TAILQ_ENTRY(manypath_operation) link;
     struct manypath *handle;

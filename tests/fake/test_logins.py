@@ -12,7 +12,7 @@ from fake.host import IQN, FakeHost, at_most, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Default, Handler, Request
 from fake.library import PATIENCE, Target
 
-STRAGGLER_GRACE = 2.0  # attach.c
+STRAGGLER_GRACE = 2.0  # attach_volume.c
 
 
 def silent(*addresses: str, ports: tuple[int, ...] = ()) -> Handler:

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attach: making the map of the paths that are ready, or joining it. */
+#include "attach_state.h"
+
+#include "error.h"
+#include "text.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* The map's job stops waiting this long before the deadline, so that its own error reaches the
+ * caller. */
+#define ANSWER_RESERVE (100 * MP_MS)
+
+static void map_run(struct mp_job *base)
+{
+    struct mp_attach_job *job = (struct mp_attach_job *)base;
+
+    job->result =
+        mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths, job->map_path_count,
+                    job->join_only, job->deadline_ns, &job->map, &job->error);
+}
+
+struct mp_attach_job *mp_attach_map_job(struct mp_attach *attach, struct mp_attach_path *path,
+                                        void (*finished)(struct mp_attach_job *))
+{
+    struct mp_attach_job *job = mp_attach_job_new(attach, path, map_run, finished);
+
+    if (job == NULL)
+        return NULL;
+    job->map_paths = calloc(attach->path_count, sizeof *job->map_paths);
+    if (job->map_paths == NULL) {
+        mp_attach_job_free(job);
+        return NULL;
+    }
+    mp_copy(job->wwid, sizeof job->wwid, attach->identity.wwid);
+    job->size_bytes = attach->identity.size_bytes;
+    return job;
+}
+
+void mp_attach_map_add(struct mp_attach_job *job, struct mp_attach_path *path)
+{
+    struct mp_map_path *member = &job->map_paths[job->map_path_count++];
+
+    member->dev = path->disk.dev;
+    member->fd = path->fd;
+    path->fd = -1;
+    path->in_map = true;
+    member->state = MANYPATH_PATH_ACTIVE;
+    mp_copy(member->name, sizeof member->name, path->disk.name);
+    mp_copy(member->dh_state, sizeof member->dh_state, path->disk.dh_state);
+}
+
+static void map_finished(struct mp_attach_job *job)
+{
+    struct mp_attach *attach = job->attach;
+    size_t at = 0;
+
+    if (attach->step != MP_VOLUME_MAP) {
+        mp_attach_map_unwanted(job);
+        return;
+    }
+    if (job->result < 0) {
+        attach->operation.error = job->error;
+        mp_attach_fail(attach);
+        return;
+    }
+    mp_copy(attach->device, sizeof attach->device, job->map.device);
+    mp_copy(attach->attachment->device, sizeof attach->attachment->device, job->map.device);
+    mp_copy(attach->attachment->name, sizeof attach->attachment->name, job->map.name);
+    mp_copy(attach->attachment->wwid, sizeof attach->attachment->wwid, job->wwid);
+    attach->attachment->size_bytes = job->map.size_bytes;
+    attach->attachment->map_was_there = job->map.existed;
+    attach->attachment->multipathd_running = job->map.multipathd_running;
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct mp_attach_path *path = &attach->paths[i];
+
+        if (!path->in_map)
+            continue;
+        path->state = job->map_paths[at++].state;
+        mp_path_keep(path);
+    }
+    if (!job->map.wwid_listed)
+        mp_attach_warn(
+            attach,
+            "the WWID could not be added to %s/wwids; a multipathd in strict mode removes the map "
+            "when it is reconfigured while the map is closed",
+            attach->operation.handle->host->multipath_dir);
+    if (job->map.unchecked[0] != '\0')
+        mp_attach_warn(attach, "%s is in the map and does not answer, so it was not checked",
+                       job->map.unchecked);
+    if (job->map.size_bytes != job->size_bytes)
+        mp_attach_warn(attach, "the map has %" PRIu64 " bytes and its paths have %" PRIu64,
+                       job->map.size_bytes, job->size_bytes);
+    mp_attach_finish(attach);
+}
+
+void mp_attach_map(struct mp_attach *attach)
+{
+    struct mp_attach_job *job = mp_attach_map_job(attach, NULL, map_finished);
+
+    attach->step = MP_VOLUME_MAP;
+    mp_engine_disarm(attach->operation.handle, &attach->grace);
+    if (job != NULL) {
+        for (size_t i = 0; i < attach->path_count; i++)
+            if (attach->paths[i].step == MP_PATH_READY)
+                mp_attach_map_add(job, &attach->paths[i]);
+        job->deadline_ns = attach->operation.deadline_ns - ANSWER_RESERVE;
+        if (mp_attach_job_start(job, &attach->map_job))
+            return;
+    }
+    mp_error(&attach->operation.error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_MAP, EAGAIN,
+             "no thread or memory for making the map");
+    mp_attach_fail(attach);
+}

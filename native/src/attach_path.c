@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attach: one path, from its login to a disk that is known; and back. */
+#include "attach_state.h"
+
+#include "error.h"
+#include "scsi.h"
+#include "sysfs.h"
+#include "text.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { OPENS_MAX = 3 };
+
+/* ---- letting go, undoing, failing ---- */
+
+void mp_path_let_go(struct mp_attach_path *path)
+{
+    struct manypath *handle = path->attach->operation.handle;
+
+    mp_engine_unwatch_device(handle, &path->watch);
+    if (path->fd >= 0)
+        close(path->fd);
+    path->fd = -1;
+    if (path->session != NULL) {
+        struct mp_session_entry *session = path->session;
+
+        mp_session_stop_waiting(&path->wait);
+        path->session = NULL;
+        mp_session_drop(session);
+    }
+}
+
+static void path_undone(struct mp_attach_path *path)
+{
+    mp_path_let_go(path);
+    path->step = MP_PATH_OVER;
+    path->attach->decide(path->attach);
+}
+
+static void path_logged_out(struct mp_session_wait *wait, const struct manypath_error *error)
+{
+    struct mp_attach_path *path =
+        (struct mp_attach_path *)((char *)wait - offsetof(struct mp_attach_path, wait));
+
+    if (error->code != 0)
+        mp_attach_warn(path->attach, "undoing: %s", error->message);
+    path_undone(path);
+}
+
+static void path_undo_session(struct mp_attach_path *path)
+{
+    if (path->session == NULL || !mp_session_to_undo(path->session)) {
+        path_undone(path);
+        return;
+    }
+    path->wait.done = path_logged_out;
+    mp_session_logout(path->session, &path->wait);
+}
+
+static void delete_run(struct mp_job *base)
+{
+    struct mp_attach_job *job = (struct mp_attach_job *)base;
+
+    job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
+                                 job->disk.target, job->disk.lun);
+}
+
+static void delete_finished(struct mp_attach_job *job)
+{
+    if (job->result < 0 && job->result != -ENOENT && job->result != -ENODEV)
+        mp_attach_warn(job->attach, "undoing: deleting %s failed with errno %d", job->disk.name,
+                       -job->result);
+    job->path->has_disk = false;
+    path_undo_session(job->path);
+}
+
+void mp_path_undo(struct mp_attach_path *path)
+{
+    struct mp_attach *attach = path->attach;
+
+    mp_attach_job_abandon(attach, &path->job);
+    mp_engine_unwatch_device(attach->operation.handle, &path->watch);
+    mp_session_stop_waiting(&path->wait);
+    if (path->fd >= 0)
+        close(path->fd);
+    path->fd = -1;
+    path->step = MP_PATH_UNDO;
+    if (path->has_disk && path->disk_is_ours) {
+        struct mp_attach_job *job = mp_attach_job_new(attach, path, delete_run, delete_finished);
+
+        if (job != NULL && mp_attach_job_start(job, &path->job))
+            return;
+    }
+    path_undo_session(path);
+}
+
+void mp_path_fail(struct mp_attach_path *path)
+{
+    mp_log(&path->attach->operation.handle->log, MANYPATH_LOG_INFO, "path failed: %s",
+           path->error.message);
+    if (path->attach->step == MP_VOLUME_DONE)
+        path->away = false; /* it was back, and cannot be used all the same */
+    mp_path_undo(path);
+}
+
+void mp_path_error(struct mp_attach_path *path, int code, int phase, int sys_errno,
+                   const char *format, ...)
+{
+    char text[MANYPATH_MESSAGE_SIZE - 64];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    mp_error(&path->error, code, phase, sys_errno, "portal %s port %u: %s", path->target.address,
+             path->target.portal.port, text);
+    mp_copy(path->error.address, sizeof path->error.address, path->target.address);
+    path->error.port = path->target.portal.port;
+    mp_path_fail(path);
+}
+
+void mp_path_overdue(struct mp_attach_path *path)
+{
+    static const struct {
+        int phase;
+        const char *waiting_for;
+    } steps[] = {
+        [MP_PATH_UP] = {MANYPATH_PHASE_LOGIN, "the other logins"},
+        [MP_PATH_SCAN] = {MANYPATH_PHASE_SCAN, "the kernel's scan"},
+        [MP_PATH_DEVICE] = {MANYPATH_PHASE_DEVICE, "its block device"},
+        [MP_PATH_IDENTITY] = {MANYPATH_PHASE_IDENTITY, "an answer to INQUIRY"},
+    };
+
+    mp_path_error(path, MANYPATH_E_DEVICE, steps[path->step].phase, ETIMEDOUT,
+                  "LUN %" PRIu64 " is not usable in time: still waiting for %s", path->target.lun,
+                  steps[path->step].waiting_for);
+}
+
+void mp_path_keep(struct mp_attach_path *path)
+{
+    path->disk_is_ours = false;
+    mp_session_keep(path->session);
+}
+
+/* ---- identity ---- */
+
+static void identity_run(struct mp_job *base)
+{
+    struct mp_attach_job *job = (struct mp_attach_job *)base;
+
+    job->result = mp_identity_open(job->host, job->disk.name, job->disk.dev, &job->identity,
+                                   &job->fd, &job->error);
+}
+
+/* The node is made, and can be opened, a moment after sysfs shows the disk. */
+static bool too_early(int sys_errno)
+{
+    return sys_errno == ENOENT || sys_errno == ENXIO || sys_errno == ENODEV;
+}
+
+static void path_identity(struct mp_attach_path *path);
+
+static void identity_finished(struct mp_attach_job *job)
+{
+    struct mp_attach_path *path = job->path;
+
+    if (job->result < 0 && too_early(job->error.sys_errno) && path->opens < OPENS_MAX) {
+        if (path->announced)
+            path_identity(path);
+        else
+            path->step = MP_PATH_DEVICE; /* its event is still to come */
+        return;
+    }
+    if (job->result < 0) {
+        mp_path_error(path, job->error.code, job->error.phase, job->error.sys_errno, "%s",
+                      job->error.message);
+        return;
+    }
+    mp_engine_unwatch_device(path->attach->operation.handle, &path->watch);
+    path->fd = job->fd;
+    job->fd = -1;
+    path->identity = job->identity;
+    path->times.identity_end_ns = mp_attach_since_begin(path->attach);
+    path->step = MP_PATH_READY;
+    path->attach->decide(path->attach);
+}
+
+static void path_identity(struct mp_attach_path *path)
+{
+    struct mp_attach_job *job =
+        mp_attach_job_new(path->attach, path, identity_run, identity_finished);
+
+    path->step = MP_PATH_IDENTITY;
+    path->opens++;
+    path->times.device_end_ns = mp_attach_since_begin(path->attach);
+    if (job == NULL || !mp_attach_job_start(job, &path->job))
+        mp_path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_IDENTITY, EAGAIN,
+                      "no thread for the inquiry");
+}
+
+/* ---- device ---- */
+
+int mp_path_find_disk(struct mp_attach_path *path)
+{
+    int result = mp_sysfs_find_disk(path->attach->operation.handle->host->sysfs_root, path->host,
+                                    path->sid, path->target.lun, &path->disk);
+
+    path->has_disk = result == 0;
+    if (result == 0 && path->disk.dev == 0)
+        result = -EAGAIN;
+    return result;
+}
+
+static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *event)
+{
+    struct mp_attach_path *path =
+        (struct mp_attach_path *)((char *)watch - offsetof(struct mp_attach_path, watch));
+    char session[32];
+
+    snprintf(session, sizeof session, "/session%d/", path->sid);
+    if (event != NULL &&
+        (event->action != MP_UEVENT_ADD || strcmp(event->subsystem, "block") != 0 ||
+         strstr(event->devpath, session) == NULL))
+        return;
+    if (mp_path_find_disk(path) != 0 ||
+        (event != NULL && strcmp(event->devname, path->disk.name) != 0))
+        return; /* another LUN of the session */
+    path->announced = true;
+    if (path->step == MP_PATH_DEVICE)
+        path_identity(path);
+}
+
+static void path_device(struct mp_attach_path *path)
+{
+    int result = mp_path_find_disk(path);
+
+    path->step = MP_PATH_DEVICE;
+    path->times.scan_end_ns = mp_attach_since_begin(path->attach);
+    if (result == -ENOENT)
+        mp_path_error(path, MANYPATH_E_LUN_NOT_FOUND, MANYPATH_PHASE_SCAN, 0,
+                      "target %s offers no LUN %" PRIu64
+                      " to this host; check that the volume is exported to this initiator",
+                      path->target.iqn, path->target.lun);
+    else if (result < 0 && result != -EAGAIN)
+        mp_path_error(path, MANYPATH_E_DEVICE, MANYPATH_PHASE_DEVICE, result,
+                      "the disk of LUN %" PRIu64 " cannot be read from sysfs: errno %d",
+                      path->target.lun, -result);
+    else if (result == 0 && (path->announced || !path->disk_is_ours))
+        path_identity(path);
+    /* else its event comes */
+}
+
+/* ---- scan ---- */
+
+static void scan_run(struct mp_job *base)
+{
+    struct mp_attach_job *job = (struct mp_attach_job *)base;
+
+    job->result = mp_scsi_scan(job->host->sysfs_root, job->disk.host, 0, 0, job->disk.lun);
+}
+
+static void scan_finished(struct mp_attach_job *job)
+{
+    struct mp_attach_path *path = job->path;
+    enum mp_session_state state;
+
+    if (job->result < 0) {
+        mp_path_error(path, job->result == -EACCES ? MANYPATH_E_PERMISSION : MANYPATH_E_DEVICE,
+                      MANYPATH_PHASE_SCAN, job->result,
+                      "scanning SCSI host %d failed with errno %d", job->disk.host, -job->result);
+        return;
+    }
+    /* the kernel scans nothing, and says so to nobody, while the session is not logged in */
+    if (mp_sysfs_session_state(job->host->sysfs_root, path->sid, &state) < 0 ||
+        state != MP_SESSION_LOGGED_IN) {
+        mp_path_login(path);
+        return;
+    }
+    path->disk_is_ours = true;
+    path_device(path);
+}
+
+static void path_scan(struct mp_attach_path *path)
+{
+    path->step = MP_PATH_SCAN;
+    path->watch.seen = device_seen;
+    path->announced = false;
+    /* watch first, then look and scan: no event falls between */
+    mp_engine_watch_device(path->attach->operation.handle, &path->watch);
+    int result = mp_path_find_disk(path);
+
+    if (result == 0 || result == -EAGAIN) {
+        path_device(path);
+        return;
+    }
+    struct mp_attach_job *job = mp_attach_job_new(path->attach, path, scan_run, scan_finished);
+
+    if (job != NULL) {
+        job->disk.host = path->host;
+        job->disk.lun = path->target.lun;
+    }
+    if (job == NULL || !mp_attach_job_start(job, &path->job))
+        mp_path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_SCAN, EAGAIN,
+                      "no thread for the scan");
+}
+
+/* ---- login ---- */
+
+static uint64_t relative(const struct mp_attach *attach, uint64_t ns)
+{
+    return ns > attach->operation.begin_ns ? ns - attach->operation.begin_ns : 0;
+}
+
+/* A disk that appears makes udev start a dozen programs, which on a small host take the processor
+ * from iscsid; so the scans of one volume begin together, when its logins are through. A login that
+ * is late is not waited for: longer than any answer took so far, and the others go on. */
+static void scan_together(struct mp_attach *attach)
+{
+    mp_engine_disarm(attach->operation.handle, &attach->gather);
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step == MP_PATH_UP)
+            path_scan(&attach->paths[i]);
+}
+
+static void gather_over(struct mp_timer *timer)
+{
+    scan_together((struct mp_attach *)((char *)timer - offsetof(struct mp_attach, gather)));
+}
+
+static void login_counted(struct mp_attach *attach)
+{
+    uint64_t now = mp_now_ns();
+    uint64_t gap = now - attach->last_answer_ns;
+    bool more = false;
+
+    if (attach->step != MP_VOLUME_PATHS) { /* a late one */
+        scan_together(attach);
+        return;
+    }
+    for (size_t i = 0; i < attach->path_count; i++)
+        more = more || attach->paths[i].step == MP_PATH_LOGIN;
+    attach->last_answer_ns = now;
+    if (gap > attach->longest_gap_ns)
+        attach->longest_gap_ns = gap;
+    if (!more) {
+        scan_together(attach);
+        return;
+    }
+    attach->gather.fire = gather_over;
+    mp_engine_arm(attach->operation.handle, &attach->gather, now + attach->longest_gap_ns);
+}
+
+static void path_logged_in(struct mp_session_wait *wait, const struct manypath_error *error)
+{
+    struct mp_attach_path *path =
+        (struct mp_attach_path *)((char *)wait - offsetof(struct mp_attach_path, wait));
+    struct mp_attach *attach = path->attach;
+
+    path->times.login_begin_ns = relative(attach, mp_session_login_begin_ns(path->session));
+    if (error->code != 0) {
+        path->error = *error;
+        mp_path_fail(path);
+        login_counted(attach);
+        return;
+    }
+    path->times.login_end_ns = mp_attach_since_begin(attach);
+    path->sid = mp_session_sid(path->session);
+    path->host = mp_session_host(path->session);
+    path->session_existed = mp_session_existed(path->session);
+    path->step = MP_PATH_UP;
+    login_counted(attach);
+}
+
+void mp_path_login(struct mp_attach_path *path)
+{
+    path->step = MP_PATH_LOGIN;
+    path->wait.done = path_logged_in;
+    path->wait.terms = &path->attach->terms;
+    path->wait.patient = path->away;
+    mp_session_login(path->session, &path->wait);
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attach without multipath: one target after the other, until one has the disk. Each gets its share
+ * of the time, and what it left is taken back before the next is tried. */
+#include "attach_state.h"
+
+#include "error.h"
+#include "sysfs.h"
+#include "text.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A disk that somebody uses is not handed out. A multipath map over it is no reason to refuse,
+ * since multipathd may make one at any time, but the caller should know. */
+static int check_holders(struct mp_attach *attach, const struct mp_disk *disk)
+{
+    const char *root = attach->operation.handle->host->sysfs_root;
+    char holders[1][MANYPATH_DEVICE_SIZE];
+    char uuid[MANYPATH_WWID_SIZE + 8] = "";
+    size_t count = 0;
+
+    if (mp_sysfs_holders(root, disk->name, holders, 1, &count) < 0 || count == 0)
+        return 0;
+    mp_sysfs_dm(root, holders[0], uuid, sizeof uuid, NULL, 0);
+    if (strncmp(uuid, "mpath-", 6) != 0)
+        return mp_error(&attach->operation.error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, EBUSY,
+                        "%s is held by %s; release it and try again", disk->name, holders[0]);
+    mp_attach_warn(attach, "%s is a path of the multipath map %s, which was asked not to be used",
+                   disk->name, holders[0]);
+    return 0;
+}
+
+static void finish_with(struct mp_attach *attach, struct mp_attach_path *path)
+{
+    struct manypath_attachment *attachment = attach->attachment;
+
+    attach->step = MP_VOLUME_MAP;
+    if (check_holders(attach, &path->disk) < 0) {
+        mp_attach_fail(attach);
+        return;
+    }
+    mp_copy(attachment->device, sizeof attachment->device, path->disk.name);
+    mp_copy(attachment->wwid, sizeof attachment->wwid, path->identity.wwid);
+    attachment->size_bytes = path->identity.size_bytes;
+    path->in_map = true;
+    path->state = MANYPATH_PATH_ACTIVE;
+    mp_path_keep(path);
+    mp_attach_finish(attach);
+}
+
+void mp_attach_single_check(struct mp_attach *attach)
+{
+    struct mp_attach_path *next = NULL;
+    uint64_t now = mp_now_ns();
+    uint64_t waiting = 0;
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct mp_attach_path *path = &attach->paths[i];
+
+        if (path->step == MP_PATH_READY) {
+            finish_with(attach, path);
+            return;
+        }
+        if (path->step != MP_PATH_WAITING && path->step != MP_PATH_OVER)
+            return; /* at work */
+        waiting += path->step == MP_PATH_WAITING;
+        if (next == NULL && path->step == MP_PATH_WAITING)
+            next = path;
+    }
+    if (next == NULL) {
+        mp_attach_blame_paths(attach);
+        mp_attach_fail(attach);
+        return;
+    }
+    uint64_t share = now < attach->paths_deadline_ns ? attach->paths_deadline_ns - now : 0;
+
+    mp_engine_arm(attach->operation.handle, &attach->grace, now + share / waiting);
+    mp_path_login(next);
+}
+
+void mp_attach_single_overdue(struct mp_attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct mp_attach_path *path = &attach->paths[i];
+
+        if (path->step == MP_PATH_LOGIN) {
+            mp_session_pending(path->session, &path->error);
+            mp_path_fail(path);
+            return;
+        }
+        if (path->step > MP_PATH_LOGIN && path->step < MP_PATH_READY) {
+            mp_path_overdue(path);
+            return;
+        }
+    }
+}
