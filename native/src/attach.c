@@ -109,7 +109,9 @@ static void attach_cancel(struct manypath_operation *operation, int code)
                  0, "%s%s",
                  code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the attach was cancelled",
                  attach->step == MP_VOLUME_PREPARE
-                     ? " before it began: another operation on the same LUN had not ended"
+                     ? attach->prepare_job != NULL
+                           ? " while device-mapper was asked for the multipath target"
+                           : " before it began: another operation on the same LUN had not ended"
                      : "");
     if (code == MANYPATH_E_TIMEOUT)
         operation->error.code = MANYPATH_E_TIMEOUT;
@@ -134,6 +136,7 @@ static void attach_free(struct manypath_operation *operation)
         if (attach->paths[i].fd >= 0)
             close(attach->paths[i].fd);
     mp_chap_release(attach->terms.chap);
+    mp_warnings_free(attach->warnings.count, attach->warnings.texts);
     manypath_attachment_free(attach->attachment);
     manypath_paths_free(attach->results);
     free(attach->operation.targets);

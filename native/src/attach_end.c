@@ -75,7 +75,7 @@ static void set_times(struct mp_attach *attach)
         const uint64_t ends[] = {path->times.login_end_ns, path->times.scan_end_ns,
                                  path->times.device_end_ns, path->times.identity_end_ns};
 
-        for (size_t p = 0; p < 4 && path->step == MP_PATH_READY; p++)
+        for (size_t p = 0; p < 4 && path->in_map; p++)
             if (ends[p] > last[p])
                 last[p] = ends[p];
     }

@@ -80,17 +80,12 @@ static void delete_finished(struct mp_attach_job *job)
     path_undo_session(job->path);
 }
 
-void mp_path_undo(struct mp_attach_path *path)
+static void path_undo_disk(struct mp_attach_path *path)
 {
     struct mp_attach *attach = path->attach;
 
-    mp_attach_job_abandon(attach, &path->job);
-    mp_engine_unwatch_device(attach->operation.handle, &path->watch);
-    mp_session_stop_waiting(&path->wait);
-    if (path->fd >= 0)
-        close(path->fd);
-    path->fd = -1;
-    path->step = MP_PATH_UNDO;
+    if (path->disk_is_ours && !path->has_disk)
+        mp_path_find_disk(path); /* it may have appeared since somebody looked */
     if (path->has_disk && path->disk_is_ours) {
         struct mp_attach_job *job = mp_attach_job_new(attach, path, delete_run, delete_finished);
 
@@ -98,6 +93,25 @@ void mp_path_undo(struct mp_attach_path *path)
             return;
     }
     path_undo_session(path);
+}
+
+void mp_path_undo(struct mp_attach_path *path)
+{
+    struct manypath *handle = path->attach->operation.handle;
+    bool scanning = path->step == MP_PATH_SCAN && path->job != NULL;
+
+    mp_engine_unwatch_device(handle, &path->watch);
+    mp_session_stop_waiting(&path->wait);
+    if (path->fd >= 0)
+        close(path->fd);
+    path->fd = -1;
+    path->step = MP_PATH_UNDO;
+    if (scanning) { /* what it finds is to be taken back too: goes on when it is over */
+        mp_pool_abandon(handle->pool, path->job); /* its thread may be stuck */
+        return;
+    }
+    mp_attach_job_abandon(path->attach, &path->job);
+    path_undo_disk(path);
 }
 
 void mp_path_fail(struct mp_attach_path *path)
@@ -170,7 +184,8 @@ static void identity_finished(struct mp_attach_job *job)
 {
     struct mp_attach_path *path = job->path;
 
-    if (job->result < 0 && too_early(job->error.sys_errno) && path->opens < OPENS_MAX) {
+    if (job->result < 0 && too_early(job->error.sys_errno) && path->opens < OPENS_MAX &&
+        (path->announced || path->disk_is_ours)) {
         if (path->announced)
             path_identity(path);
         else
@@ -270,6 +285,10 @@ static void scan_finished(struct mp_attach_job *job)
     struct mp_attach_path *path = job->path;
     enum mp_session_state state;
 
+    if (path->step == MP_PATH_UNDO) {
+        path_undo_disk(path);
+        return;
+    }
     if (job->result < 0) {
         mp_path_error(path, job->result == -EACCES ? MANYPATH_E_PERMISSION : MANYPATH_E_DEVICE,
                       MANYPATH_PHASE_SCAN, job->result,
@@ -282,7 +301,6 @@ static void scan_finished(struct mp_attach_job *job)
         mp_path_login(path);
         return;
     }
-    path->disk_is_ours = true;
     path_device(path);
 }
 
@@ -290,7 +308,6 @@ static void path_scan(struct mp_attach_path *path)
 {
     path->step = MP_PATH_SCAN;
     path->watch.seen = device_seen;
-    path->announced = false;
     /* watch first, then look and scan: no event falls between */
     mp_engine_watch_device(path->attach->operation.handle, &path->watch);
     int result = mp_path_find_disk(path);
@@ -305,6 +322,7 @@ static void path_scan(struct mp_attach_path *path)
         job->disk.host = path->host;
         job->disk.lun = path->target.lun;
     }
+    path->disk_is_ours = true; /* whatever appears from here on */
     if (job == NULL || !mp_attach_job_start(job, &path->job))
         mp_path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_SCAN, EAGAIN,
                       "no thread for the scan");
@@ -344,7 +362,8 @@ static void login_counted(struct mp_attach *attach)
         return;
     }
     for (size_t i = 0; i < attach->path_count; i++)
-        more = more || attach->paths[i].step == MP_PATH_LOGIN;
+        more = more || attach->paths[i].step == MP_PATH_LOGIN ||
+               (attach->paths[i].step == MP_PATH_WAITING && !attach->single_path);
     attach->last_answer_ns = now;
     if (gap > attach->longest_gap_ns)
         attach->longest_gap_ns = gap;

@@ -17,40 +17,24 @@ static bool all_over(const struct mp_attach *attach)
     return true;
 }
 
-/* Are there enough paths, and is there anything left to wait for? */
-static void weigh_paths(struct mp_attach *attach)
+static size_t count_ready(const struct mp_attach *attach)
 {
-    size_t ready = 0, trying = 0, silent = 0, vouching = 0;
+    size_t ready = 0;
 
-    for (size_t i = 0; i < attach->path_count; i++) {
-        const struct mp_attach_path *path = &attach->paths[i];
-
-        ready += path->step == MP_PATH_READY;
-        silent += path->step == MP_PATH_LOGIN;
-        trying += path->step < MP_PATH_READY;
-        vouching += path->step <= MP_PATH_READY && !path->target.candidate;
-    }
-    if (ready + trying < attach->min_paths || vouching == 0) {
-        mp_attach_blame_paths(attach);
-        mp_attach_fail(attach);
-    } else if (trying == 0) {
-        mp_attach_choose(attach);
-    } else if (ready >= attach->min_paths && trying == silent &&
-               attach->grace.at_ns > mp_now_ns() + STRAGGLER_GRACE) {
-        mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + STRAGGLER_GRACE);
-    }
+    for (size_t i = 0; i < attach->path_count; i++)
+        ready += attach->paths[i].step == MP_PATH_READY;
+    return ready;
 }
 
-void mp_attach_decide(struct mp_attach *attach)
+/* Could the volume do with the paths that are ready? Candidates alone cannot say who it is. */
+static bool is_enough(const struct mp_attach *attach)
 {
-    if (attach->step == MP_VOLUME_DONE)
-        mp_attach_late_paths(attach);
-    else if (attach->step == MP_VOLUME_UNDOING && all_over(attach))
-        mp_attach_finish(attach);
-    else if (attach->step == MP_VOLUME_PATHS && attach->single_path)
-        mp_attach_single_check(attach);
-    else if (attach->step == MP_VOLUME_PATHS)
-        weigh_paths(attach);
+    bool vouched = false;
+
+    for (size_t i = 0; i < attach->path_count; i++)
+        vouched = vouched ||
+                  (attach->paths[i].step == MP_PATH_READY && !attach->paths[i].target.candidate);
+    return vouched && count_ready(attach) >= attach->min_paths;
 }
 
 /* Goes on without the paths that are not there yet, if the others are enough. */
@@ -70,13 +54,50 @@ static void leave_stragglers(struct mp_attach *attach)
     mp_attach_choose(attach);
 }
 
+/* Are there enough paths, and is there anything left to wait for? */
+static void weigh_paths(struct mp_attach *attach)
+{
+    size_t trying = 0, silent = 0, vouching = 0;
+    uint64_t now = mp_now_ns();
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        const struct mp_attach_path *path = &attach->paths[i];
+
+        silent += path->step == MP_PATH_LOGIN;
+        trying += path->step < MP_PATH_READY;
+        vouching += path->step <= MP_PATH_READY && !path->target.candidate;
+    }
+    if (count_ready(attach) + trying < attach->min_paths || vouching == 0) {
+        mp_attach_blame_paths(attach);
+        mp_attach_fail(attach);
+    } else if (trying == 0) {
+        mp_attach_choose(attach);
+    } else if (is_enough(attach) && now >= attach->paths_deadline_ns) {
+        leave_stragglers(attach); /* the last one that was needed came late */
+    } else if (is_enough(attach) && trying == silent &&
+               attach->grace.at_ns > now + STRAGGLER_GRACE) {
+        mp_engine_arm(attach->operation.handle, &attach->grace, now + STRAGGLER_GRACE);
+    }
+}
+
+void mp_attach_decide(struct mp_attach *attach)
+{
+    if (attach->step == MP_VOLUME_DONE)
+        mp_attach_late_paths(attach);
+    else if (attach->step == MP_VOLUME_UNDOING && all_over(attach))
+        mp_attach_finish(attach);
+    else if (attach->step == MP_VOLUME_PATHS && attach->single_path)
+        mp_attach_single_check(attach);
+    else if (attach->step == MP_VOLUME_PATHS)
+        weigh_paths(attach);
+}
+
 static void grace_over(struct mp_timer *timer)
 {
     struct mp_attach *attach =
         (struct mp_attach *)((char *)timer - offsetof(struct mp_attach, grace));
     uint64_t now = mp_now_ns();
     bool patient = now < attach->paths_deadline_ns;
-    size_t ready = 0;
 
     if (attach->step == MP_VOLUME_DONE) {
         mp_attach_late_check_map(attach);
@@ -89,7 +110,6 @@ static void grace_over(struct mp_timer *timer)
     for (size_t i = 0; i < attach->path_count; i++) {
         const struct mp_attach_path *path = &attach->paths[i];
 
-        ready += path->step == MP_PATH_READY;
         /* a login that is answered is waited for; so is a request that iscsid got only now */
         if (patient &&
             (path->step == MP_PATH_LOGIN ? mp_session_silence_ns(path->session) < STRAGGLER_GRACE
@@ -98,7 +118,7 @@ static void grace_over(struct mp_timer *timer)
             return;
         }
     }
-    if (ready >= attach->min_paths)
+    if (is_enough(attach))
         leave_stragglers(attach);
 }
 

@@ -97,3 +97,22 @@ def test_neighbours_stay_when_the_whole_map_goes(host: FakeHost) -> None:
     result = host.handle.detach(host.targets(1), whole_map=True).finish()
     assert (result.devices_removed, result.sessions_removed, result.sessions_kept) == (2, 1, 1)
     assert list(host.dm.maps) == [neighbour.uuid]
+
+
+def test_named_target_is_silent(host: FakeHost) -> None:
+    """Candidates alone are no volume, however many are ready."""
+    host.export()
+    (dead,) = host.listen()
+    candidates = others(host, 2)
+    for target in candidates:
+        host.export(target.iqn)
+
+    def silent(request: Request) -> Action:
+        assert request.fields is not None
+        return Answer(delay=60.0) if request.fields["port"] == dead.port else Default()
+
+    host.iscsid.handlers[LOGIN] = silent
+    error = host.handle.attach([dead], timeout=3.5, candidates=candidates).failure()
+    assert error.code == "TIMEOUT"
+    assert "no answer from the portal" in error.message
+    assert until(lambda: not host.disks and not host.dm.maps)

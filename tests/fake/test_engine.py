@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from fake.host import FakeHost, Gate, at_most, until, worker_threads
-from fake.iscsid import LOGIN
+from fake.iscsid import LOGIN, Answer, Default
 from fake.library import Failure, Operation
 
 # --- stuck in the kernel --------------------------------------------------------------------------
@@ -420,3 +420,34 @@ def test_fork_cancel(host: FakeHost) -> None:
 
     assert in_child(child) == 0
     assert operation.finish().wwid == volume.wwid
+
+
+def test_scan_that_ends_after_the_attach(host: FakeHost) -> None:
+    """What it finds is nobody's, in a session that is somebody else's."""
+    host.export()
+    host.add_session(host.targets()[0])
+    gate = host.block("scan")
+    error = host.handle.attach(host.targets(1), timeout=0.5).failure()
+    assert error.code == "TIMEOUT"
+    gate.release()
+    assert until(lambda: host.passed("delete") == ["sda"])
+    assert until(lambda: not host.disks)
+    assert len(host.sessions) == 1
+
+
+def test_last_path_comes_in_the_last_moment(host: FakeHost) -> None:
+    """After the time for paths, before the timeout; another portal is silent."""
+    host.export()
+    (dead,) = host.listen()
+    host.iscsid.handlers[LOGIN] = lambda request: (
+        Answer(delay=60.0)
+        if request.fields is not None and request.fields["port"] == dead.port
+        else Default()
+    )
+    gate = host.block("inquiry", "sdb")
+    operation = host.handle.attach([*host.targets(2), dead], timeout=6.0, min_paths=2)
+    assert gate.reached()
+    assert not operation.wait(5.55)
+    gate.release()
+    made = operation.finish()
+    assert [path.state for path in made.paths] == ["ACTIVE", "ACTIVE", "PENDING"]
