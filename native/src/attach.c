@@ -93,6 +93,10 @@ static void attach_cancel(struct manypath_operation *operation, int code)
         }
         return;
     }
+    if (attach->step == MP_VOLUME_TIDY) { /* too late: the volume is there */
+        mp_attach_finish(attach);
+        return;
+    }
     for (size_t i = 0; i < attach->path_count; i++) {
         struct mp_attach_path *path = &attach->paths[i];
 

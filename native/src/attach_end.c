@@ -83,7 +83,7 @@ static void set_times(struct mp_attach *attach)
         *into[p] = last[p] - at;
         at = last[p];
     }
-    times->map_ns = mp_attach_since_begin(attach) - at;
+    times->map_ns = attach->usable_ns - at;
 }
 
 void mp_attach_finish(struct mp_attach *attach)

@@ -93,7 +93,9 @@ static void map_finished(struct mp_attach_job *job)
     if (job->map.size_bytes != job->size_bytes)
         mp_attach_warn(attach, "the map has %" PRIu64 " bytes and its paths have %" PRIu64,
                        job->map.size_bytes, job->size_bytes);
-    mp_attach_finish(attach);
+    attach->usable_ns = mp_attach_since_begin(attach);
+    attach->step = MP_VOLUME_TIDY;
+    attach->decide(attach);
 }
 
 void mp_attach_map(struct mp_attach *attach)

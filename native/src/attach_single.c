@@ -45,6 +45,7 @@ static void finish_with(struct mp_attach *attach, struct mp_attach_path *path)
     path->in_map = true;
     path->state = MANYPATH_PATH_ACTIVE;
     mp_path_keep(path);
+    attach->usable_ns = mp_attach_since_begin(attach);
     mp_attach_finish(attach);
 }
 

@@ -7,7 +7,7 @@
  *
  * and the volume waits for them (attach_volume.c):
  *
- *   PREPARE -> PATHS -> MAP -> DONE, with a device
+ *   PREPARE -> PATHS -> MAP -> TIDY -> DONE, with a device
  *   (from any of these: UNDOING -> DONE, with an error)
  *
  * A single path has no map, and its targets are tried one after the other (attach_single.c).
@@ -57,6 +57,7 @@ enum mp_volume_step {
     MP_VOLUME_PREPARE,
     MP_VOLUME_PATHS,
     MP_VOLUME_MAP,
+    MP_VOLUME_TIDY, /* for what failed paths made, which is being taken back */
     MP_VOLUME_UNDOING,
     MP_VOLUME_DONE, /* the caller has its answer */
 };
@@ -103,11 +104,12 @@ struct mp_attach {
     unsigned jobs;          /* not yet back, ours or abandoned: they point to us */
     struct mp_timer gather; /* when to scan without the logins that are late */
     uint64_t last_answer_ns, longest_gap_ns;
-    /* When to stop waiting for the paths that are not there yet; afterwards, when to look whether
-     * late ones still have a map to join. */
+    /* When to stop waiting for the paths that are not there yet, then for failed ones that are being
+     * taken back; afterwards, when to look whether late ones still have a map to join. */
     struct mp_timer grace;
     struct mp_warnings warnings;
     struct manypath_attach_times times;
+    uint64_t usable_ns;                     /* since it began, when the volume was usable */
     struct manypath_attachment *attachment; /* the result: filled at the end, then the caller's */
     struct manypath_path *results;          /* of its paths */
 };
@@ -190,7 +192,7 @@ void mp_attach_map_unwanted(struct mp_attach_job *job);
 
 /* ---- attach_map.c ---- */
 
-/* Makes or joins the map of the ready paths, which have the volume's identity. */
+/* Makes or joins the map of the ready paths, which have the volume's identity; then TIDY. */
 void mp_attach_map(struct mp_attach *attach);
 /* A job that makes or joins the volume's map; NULL: out of memory. */
 struct mp_attach_job *mp_attach_map_job(struct mp_attach *attach, struct mp_attach_path *path,

@@ -8,6 +8,8 @@
 
 /* With min_paths usable, portals that do not answer are waited for this much longer. */
 #define STRAGGLER_GRACE (2000 * MP_MS)
+/* What failed paths made is gone when the caller has its answer, unless that takes longer. */
+#define TIDY_GRACE (2000 * MP_MS)
 
 static bool all_over(const struct mp_attach *attach)
 {
@@ -80,9 +82,23 @@ static void weigh_paths(struct mp_attach *attach)
     }
 }
 
+static void tidy(struct mp_attach *attach)
+{
+    bool undoing = false;
+
+    for (size_t i = 0; i < attach->path_count; i++)
+        undoing = undoing || attach->paths[i].step == MP_PATH_UNDO;
+    if (!undoing)
+        mp_attach_finish(attach);
+    else if (attach->grace.slot == 0)
+        mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + TIDY_GRACE);
+}
+
 void mp_attach_decide(struct mp_attach *attach)
 {
-    if (attach->step == MP_VOLUME_DONE)
+    if (attach->step == MP_VOLUME_TIDY)
+        tidy(attach);
+    else if (attach->step == MP_VOLUME_DONE)
         mp_attach_late_paths(attach);
     else if (attach->step == MP_VOLUME_UNDOING && all_over(attach))
         mp_attach_finish(attach);
@@ -101,6 +117,10 @@ static void grace_over(struct mp_timer *timer)
 
     if (attach->step == MP_VOLUME_DONE) {
         mp_attach_late_check_map(attach);
+        return;
+    }
+    if (attach->step == MP_VOLUME_TIDY) {
+        mp_attach_finish(attach);
         return;
     }
     if (attach->single_path) {

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from fake.host import IQN, FakeHost, new_volume, until
+from fake.host import IQN, FakeHost, at_most, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Default, Request
 from fake.library import Target
 
@@ -116,3 +116,25 @@ def test_named_target_is_silent(host: FakeHost) -> None:
     assert error.code == "TIMEOUT"
     assert "no answer from the portal" in error.message
     assert until(lambda: not host.disks and not host.dm.maps)
+
+
+def test_superfluous_sessions_are_gone_at_return(host: FakeHost) -> None:
+    """A command that ends then leaves nothing behind."""
+    host.export()
+    candidates = others(host, 2)
+    for target in candidates:
+        host.export(target.iqn, volume=new_volume())
+    host.iscsid.logout_delay = 0.3
+    host.handle.attach(host.targets(2), candidates=candidates).finish()
+    assert len(host.sessions) == 2
+    assert len(host.disks) == 2
+
+
+def test_a_logout_that_hangs_does_not_keep_the_volume(host: FakeHost) -> None:
+    host.export()
+    (candidate,) = others(host, 1)
+    host.export(candidate.iqn, volume=new_volume())
+    host.iscsid.logout_delay = 60.0
+    with at_most(3.0):
+        made = host.handle.attach(host.targets(2), candidates=[candidate]).finish()
+    assert [path.state for path in made.paths] == ["ACTIVE", "ACTIVE", "FAILED"]
