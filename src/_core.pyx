@@ -149,6 +149,38 @@ cdef class Handle:
         finally:
             manypath_detachment_free(detachment)
 
+    def extend(self, targets, timeout_ms, *, size_bytes=0):
+        """Make the volume that is offered at `targets` as large as it is on the storage.
+
+        Return an Extension.
+        """
+        cdef _Targets array = _Targets(targets, ())
+        cdef manypath_extend_request request
+        cdef manypath_operation *operation = NULL
+        cdef manypath_extension *extension = NULL
+        cdef manypath_error err
+        cdef int rc
+        memset(&err, 0, sizeof(err))
+        request.targets = array.items
+        request.target_count = array.count
+        request.timeout_ms = timeout_ms
+        request.size_bytes = size_bytes
+        with nogil:
+            rc = manypath_extend_begin(self._handle, &request, &operation, &err)
+        if rc < 0:
+            raise _error(&err, ())
+        interruption = _wait(operation)
+        with nogil:
+            rc = manypath_extend_finish(operation, &extension, &err)
+        try:
+            if interruption is not None:
+                raise interruption
+            if rc < 0:
+                raise _error(&err, ())
+            return _extension(extension, self._dev_root)
+        finally:
+            manypath_extension_free(extension)
+
     def discover(self, portal, timeout_ms, *, initiator=None, chap=None):
         """Ask the portal for its targets; return a tuple of DiscoveredTarget."""
         cdef _Chap secrets = _Chap(chap)
@@ -369,6 +401,28 @@ cdef object _detachment(const manypath_detachment *found):
             unmap=_seconds(times.unmap_ns),
             delete=_seconds(times.delete_ns),
             logout=_seconds(times.logout_ns),
+            total=_seconds(times.total_ns),
+        ),
+    )
+
+
+cdef object _extension(const manypath_extension *found, str dev_root):
+    cdef const manypath_extend_times *times = &found.times
+    device = _text(found.device)
+    return _types.Extension(
+        path=f"{dev_root}/{device}",
+        device=device,
+        wwid=_text(found.wwid),
+        old_size_bytes=found.old_size_bytes,
+        size_bytes=found.size_bytes,
+        multipathd_running=found.multipathd_running,
+        paths=_paths(found.paths, found.path_count),
+        warnings=_texts(found.warnings, found.warning_count),
+        timings=_types.ExtendTimings(
+            queue=_seconds(times.queue_ns),
+            prepare=_seconds(times.prepare_ns),
+            rescan=_seconds(times.rescan_ns),
+            resize=_seconds(times.resize_ns),
             total=_seconds(times.total_ns),
         ),
     )

@@ -75,6 +75,12 @@ cdef extern from "<manypath/manypath.h>" nogil:
         uint32_t timeout_ms
         c_bool whole_map
 
+    struct manypath_extend_request:
+        const manypath_target *targets
+        size_t target_count
+        uint32_t timeout_ms
+        uint64_t size_bytes
+
     struct manypath_path_times:
         uint64_t login_begin_ns
         uint64_t login_end_ns
@@ -144,9 +150,30 @@ cdef extern from "<manypath/manypath.h>" nogil:
         char **warnings
         manypath_detach_times times
 
+    struct manypath_extend_times:
+        uint64_t queue_ns
+        uint64_t prepare_ns
+        uint64_t rescan_ns
+        uint64_t resize_ns
+        uint64_t total_ns
+
+    struct manypath_extension:
+        const char *device
+        const char *wwid
+        uint64_t old_size_bytes
+        uint64_t size_bytes
+        c_bool multipathd_running
+        size_t path_count
+        manypath_path *paths
+        size_t warning_count
+        char **warnings
+        manypath_extend_times times
+
     int manypath_attach_begin(manypath *handle, const manypath_attach_request *request,
                               manypath_operation **ret_operation, manypath_error *err)
     int manypath_detach_begin(manypath *handle, const manypath_detach_request *request,
+                              manypath_operation **ret_operation, manypath_error *err)
+    int manypath_extend_begin(manypath *handle, const manypath_extend_request *request,
                               manypath_operation **ret_operation, manypath_error *err)
     int manypath_operation_wait(manypath_operation *operation, int timeout_ms)
     void manypath_operation_cancel(manypath_operation *operation)
@@ -155,8 +182,11 @@ cdef extern from "<manypath/manypath.h>" nogil:
                                manypath_error *err)
     int manypath_detach_finish(manypath_operation *operation, manypath_detachment **ret_detachment,
                                manypath_error *err)
+    int manypath_extend_finish(manypath_operation *operation, manypath_extension **ret_extension,
+                               manypath_error *err)
     void manypath_attachment_free(manypath_attachment *attachment)
     void manypath_detachment_free(manypath_detachment *detachment)
+    void manypath_extension_free(manypath_extension *extension)
     void manypath_paths_free(manypath_path *paths)
 
     struct manypath_discover_request:

@@ -27,6 +27,37 @@ static void check_parsed(int r, struct mp_table *table)
     mp_table_free(table);
 }
 
+/* Without a path of it, what is a table stays one, with the others in their order. */
+static void check_without(const char *text)
+{
+    struct mp_table before = {0}, after = {0};
+    char *params = NULL;
+    size_t left = 0;
+
+    if (mp_table_parse(text, &before) < 0) {
+        mp_table_without(text, NULL, 0, &params);
+        free(params);
+        return;
+    }
+    dev_t dev = before.path_count > 0 ? before.paths[before.path_count / 2].dev : 0;
+    int r = mp_table_without(text, &dev, 1, &params);
+
+    for (size_t i = 0; i < before.path_count; i++)
+        left += before.paths[i].dev != dev;
+    assert(r == (left > 0 ? 0 : -ENOENT));
+    if (r == 0) {
+        assert(mp_table_parse(params, &after) == 0);
+        assert(after.path_count == left && strcmp(after.handler, before.handler) == 0);
+        assert(after.queue_if_no_path == before.queue_if_no_path);
+        for (size_t i = 0, k = 0; i < before.path_count; i++)
+            if (before.paths[i].dev != dev)
+                assert(after.paths[k++].dev == before.paths[i].dev);
+        mp_table_free(&after);
+        free(params);
+    }
+    mp_table_free(&before);
+}
+
 static void parse(const uint8_t *data, size_t size)
 {
     struct mp_table table = {.path_count = 4711};
@@ -37,6 +68,7 @@ static void parse(const uint8_t *data, size_t size)
     check_parsed(mp_table_parse(text, &table), &table);
     table = (struct mp_table){.path_count = 4711};
     check_parsed(mp_table_parse_status(text, &table), &table);
+    check_without(text);
     free(text);
 }
 

@@ -274,6 +274,178 @@ int mp_table_parse_status(const char *params, struct mp_table *ret_table)
                   ret_table);
 }
 
+/* ---- rewriting ---- */
+
+/* Words with a blank between them. What is written comes from the table in its order, with leading
+ * zeros dropped and paths left out, so it never becomes longer. */
+struct writer {
+    char *text;
+    size_t used, size;
+};
+
+static bool put_word(struct writer *writer, const char *word, size_t length)
+{
+    size_t blank = writer->used > 0;
+
+    if (length >= writer->size - writer->used - blank)
+        return false;
+    if (blank)
+        writer->text[writer->used++] = ' ';
+    memcpy(writer->text + writer->used, word, length);
+    writer->used += length;
+    writer->text[writer->used] = '\0';
+    return true;
+}
+
+static bool put_number(struct writer *writer, uint64_t number)
+{
+    char text[24];
+    int length = snprintf(text, sizeof text, "%llu", (unsigned long long)number);
+
+    return put_word(writer, text, (size_t)length);
+}
+
+static bool copy_words(struct parser *parser, uint64_t count, struct writer *writer)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        const char *word;
+        size_t length = next_word(parser, &word);
+
+        if (length == 0 || !put_word(writer, word, length))
+            return false;
+    }
+    return true;
+}
+
+static bool copy_counted_words(struct parser *parser, uint64_t max, struct writer *writer)
+{
+    uint64_t count;
+
+    return next_number(parser, max, &count) && put_number(writer, count) &&
+           copy_words(parser, count, writer);
+}
+
+struct left_out {
+    const dev_t *paths;
+    size_t count;
+};
+
+static bool is_left_out(const struct left_out *out, dev_t dev)
+{
+    for (size_t i = 0; i < out->count; i++)
+        if (out->paths[i] == dev)
+            return true;
+    return false;
+}
+
+/* The paths of one group; the parser is behind their two counts. *ret_kept: how many stay. Without
+ * `writer` they are only counted. */
+static bool copy_kept(struct parser *parser, const struct left_out *out, uint64_t path_count,
+                      uint64_t argument_count, struct writer *writer, uint64_t *ret_kept)
+{
+    uint64_t kept = 0;
+
+    for (uint64_t i = 0; i < path_count; i++) {
+        const char *start;
+        dev_t dev;
+
+        if (!parse_dev(parser, &dev))
+            return false;
+        start = parser->at;
+        if (!skip_words(parser, argument_count))
+            return false;
+        if (is_left_out(out, dev))
+            continue;
+        kept++;
+        if (writer == NULL)
+            continue;
+        char word[PATH_TEXT_SIZE];
+        int length = snprintf(word, sizeof word, "%u:%u", major(dev), minor(dev));
+
+        parser->at = start;
+        if (!put_word(writer, word, (size_t)length) || !copy_words(parser, argument_count, writer))
+            return false;
+    }
+    *ret_kept = kept;
+    return true;
+}
+
+/* One group, or nothing if none of its paths stays. */
+static bool copy_group(struct parser *parser, const struct left_out *out, struct writer *writer,
+                       bool *ret_kept)
+{
+    uint64_t path_count, argument_count, kept;
+    size_t before = writer->used;
+
+    if (!copy_words(parser, 1, writer) || !copy_counted_words(parser, WORDS_MAX, writer) ||
+        !next_number(parser, MP_TABLE_PATHS_MAX, &path_count) || path_count == 0 ||
+        !next_number(parser, WORDS_MAX, &argument_count))
+        return false;
+    const char *start = parser->at;
+
+    if (!copy_kept(parser, out, path_count, argument_count, NULL, &kept))
+        return false;
+    *ret_kept = kept > 0;
+    if (kept == 0) {
+        writer->used = before;
+        writer->text[before] = '\0';
+        return true;
+    }
+    parser->at = start;
+    return put_number(writer, kept) && put_number(writer, argument_count) &&
+           copy_kept(parser, out, path_count, argument_count, writer, &kept);
+}
+
+/* <#groups> <first group> group..., with the numbers of what is left; 0 groups: nothing was. */
+static bool copy_groups(struct parser *parser, const struct left_out *out, struct writer *head,
+                        struct writer *groups, uint64_t *ret_left)
+{
+    uint64_t group_count, first, left = 0, new_first = 1;
+    const char *word;
+
+    if (!next_number(parser, WORDS_MAX, &group_count) || !next_number(parser, group_count, &first))
+        return false;
+    for (uint64_t i = 1; i <= group_count; i++) {
+        bool kept = false;
+
+        if (!copy_group(parser, out, groups, &kept))
+            return false;
+        left += kept;
+        if (kept && i == first)
+            new_first = left;
+    }
+    *ret_left = left;
+    return next_word(parser, &word) == 0 && put_number(head, left) && put_number(head, new_first);
+}
+
+int mp_table_without(const char *params, const dev_t *paths, size_t count, char **ret_params)
+{
+    struct left_out out = {.paths = paths, .count = count};
+    struct parser parser = {.at = params};
+    size_t size = strlen(params) + FRAME_TEXT_SIZE;
+    struct writer head = {.text = malloc(2 * size), .size = 2 * size};
+    struct writer groups = {.text = malloc(size), .size = size};
+    uint64_t left = 0;
+    int result = -ENOMEM;
+
+    if (head.text != NULL && groups.text != NULL) {
+        head.text[0] = groups.text[0] = '\0';
+        bool copied = copy_counted_words(&parser, FEATURES_MAX, &head) &&
+                      copy_counted_words(&parser, WORDS_MAX, &head) &&
+                      copy_groups(&parser, &out, &head, &groups, &left) &&
+                      (left == 0 || put_word(&head, groups.text, groups.used));
+
+        result = !copied ? -EPROTO : left == 0 ? -ENOENT : 0;
+    }
+    free(groups.text);
+    if (result < 0) {
+        free(head.text);
+        return result;
+    }
+    *ret_params = head.text;
+    return 0;
+}
+
 void mp_table_free(struct mp_table *table)
 {
     free(table->paths);

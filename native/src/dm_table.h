@@ -19,6 +19,13 @@ enum { MP_TABLE_PATHS_MAX = 1024 };
  */
 int mp_table_build(const dev_t *paths, size_t count, const char *handler, char **ret_params);
 
+/*
+ * A table line without the paths given: features, handler, groups and selectors stay as they are, a
+ * group left without a path goes, and the first group stays the first if it is still there.
+ * malloc'ed. -EPROTO: not a table; -ENOENT: no path would be left.
+ */
+int mp_table_without(const char *params, const dev_t *paths, size_t count, char **ret_params);
+
 struct mp_table_path {
     dev_t dev;
     bool active;         /* status only */

@@ -48,6 +48,7 @@ static const char *const phases[] = {
     [MANYPATH_PHASE_FLUSH] = "flush",       [MANYPATH_PHASE_UNMAP] = "unmap",
     [MANYPATH_PHASE_DELETE] = "delete",     [MANYPATH_PHASE_LOGOUT] = "logout",
     [MANYPATH_PHASE_RESOLVE] = "resolve",   [MANYPATH_PHASE_DISCOVERY] = "discovery",
+    [MANYPATH_PHASE_RESIZE] = "resize",
 };
 
 const char *manypath_code_name(int code)

@@ -6,6 +6,7 @@
 #include "discover.h"
 #include "engine.h"
 #include "error.h"
+#include "extend.h"
 #include "request.h"
 #include "resolve.h"
 #include "session.h"
@@ -105,6 +106,15 @@ int manypath_detach_begin(struct manypath *handle, const struct manypath_detach_
     return result < 0 ? result : submit(handle, operation, ret_operation, err);
 }
 
+int manypath_extend_begin(struct manypath *handle, const struct manypath_extend_request *request,
+                          struct manypath_operation **ret_operation, struct manypath_error *err)
+{
+    struct manypath_operation *operation;
+    int result = mp_extend_new(handle, request, &operation, err);
+
+    return result < 0 ? result : submit(handle, operation, ret_operation, err);
+}
+
 int manypath_discover_begin(struct manypath *handle,
                             const struct manypath_discover_request *request,
                             struct manypath_operation **ret_operation, struct manypath_error *err)
@@ -176,6 +186,16 @@ int manypath_detach_finish(struct manypath_operation *operation,
     return result;
 }
 
+int manypath_extend_finish(struct manypath_operation *operation,
+                           struct manypath_extension **ret_extension, struct manypath_error *err)
+{
+    wait_complete(operation);
+    int result = mp_extend_result(operation, ret_extension, err);
+
+    mp_operation_release(operation);
+    return result;
+}
+
 int manypath_discover_finish(struct manypath_operation *operation,
                              struct manypath_discovery **ret_discovery, struct manypath_error *err)
 {
@@ -216,4 +236,13 @@ void manypath_detachment_free(struct manypath_detachment *detachment)
         return;
     mp_warnings_free(detachment->warning_count, detachment->warnings);
     free(detachment);
+}
+
+void manypath_extension_free(struct manypath_extension *extension)
+{
+    if (extension == NULL)
+        return;
+    mp_warnings_free(extension->warning_count, extension->warnings);
+    free(extension->paths);
+    free(extension);
 }

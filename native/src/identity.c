@@ -54,8 +54,8 @@ __attribute__((weak)) bool mp_identity_check(int fd, dev_t dev)
     return fstat(fd, &status) == 0 && S_ISBLK(status.st_mode) && status.st_rdev == dev;
 }
 
-int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
-                     struct mp_identity *ret_identity, int *ret_fd, struct manypath_error *err)
+static int open_and_read(const struct mp_host *host, const char *name, dev_t dev, bool lock,
+                         struct mp_identity *ret_identity, int *ret_fd, struct manypath_error *err)
 {
     char path[PATH_MAX];
 
@@ -67,7 +67,8 @@ int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
     if (fd < 0)
         return mp_error(err, errno == EACCES ? MANYPATH_E_PERMISSION : MANYPATH_E_DEVICE,
                         MANYPATH_PHASE_IDENTITY, errno, "cannot open %s: errno %d", path, errno);
-    flock(fd, LOCK_EX | LOCK_NB); /* refused: udev is at work already, and that is no harm */
+    if (lock)
+        flock(fd, LOCK_EX | LOCK_NB); /* refused: udev is at work already, and that is no harm */
     int result = 0;
 
     if (!mp_identity_check(fd, dev))
@@ -79,5 +80,22 @@ int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
         close(fd);
     else
         *ret_fd = fd;
+    return result;
+}
+
+int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
+                     struct mp_identity *ret_identity, int *ret_fd, struct manypath_error *err)
+{
+    return open_and_read(host, name, dev, true, ret_identity, ret_fd, err);
+}
+
+int mp_identity_read(const struct mp_host *host, const char *name, dev_t dev,
+                     struct mp_identity *ret_identity, struct manypath_error *err)
+{
+    int fd = -1;
+    int result = open_and_read(host, name, dev, false, ret_identity, &fd, err);
+
+    if (fd >= 0)
+        close(fd);
     return result;
 }

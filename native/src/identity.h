@@ -22,6 +22,10 @@ struct mp_identity {
 int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
                      struct mp_identity *ret_identity, int *ret_fd, struct manypath_error *err);
 
+/* The same, and closes the disk again. Takes no lock: udev should hear of what happens to it. */
+int mp_identity_read(const struct mp_host *host, const char *name, dev_t dev,
+                     struct mp_identity *ret_identity, struct manypath_error *err);
+
 /* The open descriptor is this block device. Weak: a test may answer instead. */
 bool mp_identity_check(int fd, dev_t dev);
 

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
@@ -179,8 +180,13 @@ static int load_and_resume(int fd, const char *uuid, uint64_t sectors, const cha
         else if (result != -EBUSY || !wait_until(until_ns))
             break;
     }
-    if (result == 0)
-        result = mp_dm_resume(fd, uuid, udev_flags, reload);
+    if (result < 0)
+        return result;
+    result = mp_dm_resume(fd, uuid, udev_flags, reload);
+    /* a table refused at the swap is dropped, and the map stays suspended: resuming it once more puts
+     * the old table back to work (kernel do_resume) */
+    if (result < 0 && reload)
+        mp_dm_resume(fd, uuid, udev_flags, true);
     return result;
 }
 
@@ -328,12 +334,14 @@ static int reload_with(int fd, const char *uuid, uint64_t sectors, const struct 
     return result;
 }
 
-static int ask_multipathd_to_add(const struct mp_host *host, const char *name, uint64_t deadline_ns)
+/* "add path sda" and the like; its answer as an errno. */
+static int ask_multipathd(const struct mp_host *host, const char *what, const char *name,
+                          uint64_t deadline_ns)
 {
-    char command[64];
+    char command[MANYPATH_WWID_SIZE + 16];
     char *reply = NULL;
 
-    snprintf(command, sizeof command, "add path %s", name);
+    snprintf(command, sizeof command, "%s %s", what, name);
     int result = mp_multipathd_command(host->multipathd_socket, host->daemon_uid, command,
                                        deadline_ns, &reply);
 
@@ -368,7 +376,7 @@ static int wait_for_multipathd(const struct mp_host *host, int fd, const char *u
         if (mp_now_ns() >= ask_ns) {
             for (size_t i = 0; i < count; i++)
                 if (missing[i])
-                    ask_multipathd_to_add(host, paths[i].name, deadline_ns);
+                    ask_multipathd(host, "add path", paths[i].name, deadline_ns);
             ask_ns = mp_now_ns() + ASK_AFTER;
         }
         if (!wait_until(deadline_ns))
@@ -543,6 +551,194 @@ int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
     return 0;
 }
 
+/* ---- resizing ---- */
+
+struct resize {
+    struct mp_host *host;
+    int fd;
+    const char *uuid;
+    char device[MANYPATH_DEVICE_SIZE];
+    uint64_t size_bytes;
+    struct mp_map_path *paths;
+    size_t path_count;
+    uint64_t deadline_ns;
+    size_t short_count;
+    dev_t *short_members; /* they have to leave the map first */
+};
+
+static struct mp_map_path *path_of(const struct resize *resize, dev_t dev)
+{
+    for (size_t i = 0; i < resize->path_count; i++)
+        if (resize->paths[i].dev == dev)
+            return &resize->paths[i];
+    return NULL;
+}
+
+/* The size as the kernel has it; "" as the name: the disk is gone. */
+static uint64_t size_of_member(const struct resize *resize, dev_t dev, char *ret_name)
+{
+    const char *root = resize->host->sysfs_root;
+    uint64_t bytes = 0;
+
+    ret_name[0] = '\0';
+    if (mp_sysfs_block_name(root, dev, ret_name, MANYPATH_DEVICE_SIZE) < 0 ||
+        mp_sysfs_block_size(root, ret_name, &bytes) < 0)
+        ret_name[0] = '\0';
+    return bytes;
+}
+
+/* The kernel takes no table that is longer than one of its disks (dm-table.c
+ * device_area_is_invalid). Members that have another size leave the map if they are down or gone; if
+ * they answer, the map stays as it is. */
+static int find_short_members(struct resize *resize, struct manypath_error *err)
+{
+    size_t count = 0;
+
+    free(resize->short_members);
+    resize->short_members = NULL;
+    resize->short_count = 0;
+    int result = mp_dm_deps(resize->fd, resize->uuid, &resize->short_members, &count);
+
+    if (result < 0)
+        return map_error(err, MANYPATH_PHASE_RESIZE, result, resize->uuid,
+                         "reading the members of");
+    for (size_t i = 0; i < count; i++) {
+        dev_t dev = resize->short_members[i];
+        struct mp_map_path *path = path_of(resize, dev);
+        char name[MANYPATH_DEVICE_SIZE];
+        uint64_t bytes = size_of_member(resize, dev, name);
+
+        if (name[0] != '\0' && bytes == resize->size_bytes)
+            continue;
+        if (name[0] != '\0' && (path == NULL || path->state != MANYPATH_PATH_FAILED))
+            return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_RESIZE, 0,
+                            "%s has a member %s of %" PRIu64 " bytes beside those of %" PRIu64
+                            "; it was not resized, extend again",
+                            resize->device, name, bytes, resize->size_bytes);
+        resize->short_members[resize->short_count++] = dev;
+        if (path != NULL)
+            path->removed = true;
+    }
+    if (resize->short_count == count)
+        return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_RESIZE, 0,
+                        "%s has no member of %" PRIu64 " bytes any more; it was not resized",
+                        resize->device, resize->size_bytes);
+    return 0;
+}
+
+/* No daemon owns the table: the same once more, longer. udev is told to look at the map, other than
+ * when paths come and go, because its size is new. */
+static int load_longer(const struct resize *resize)
+{
+    char type[16];
+    char *table = NULL, *params = NULL;
+    int result = mp_dm_table(resize->fd, resize->uuid, type, &table);
+
+    if (result == 0)
+        result = mp_table_without(table, resize->short_members, resize->short_count, &params);
+    if (result == 0)
+        result = load_and_resume(resize->fd, resize->uuid, resize->size_bytes / SECTOR, params,
+                                 UDEV_FLAGS, true, resize->deadline_ns);
+    free(params);
+    free(table);
+    return result;
+}
+
+/* By "dm-N", since multipathd before 0.9.8 finds maps by alias or number only. It takes the size of
+ * the first path (before 0.9.7) or refuses if they differ: so short members go first. */
+static int ask_for_longer(const struct resize *resize)
+{
+    for (size_t i = 0; i < resize->short_count; i++) {
+        char name[MANYPATH_DEVICE_SIZE];
+
+        size_of_member(resize, resize->short_members[i], name);
+        if (name[0] != '\0') /* multipathd takes out by itself what is gone */
+            ask_multipathd(resize->host, "del path", name, resize->deadline_ns);
+    }
+    return ask_multipathd(resize->host, "resize map", resize->device, resize->deadline_ns);
+}
+
+static int not_longer(const struct resize *resize, int answer, struct manypath_error *err)
+{
+    const char *said = answer == 0            ? "it says that it did"
+                       : answer == -EAGAIN    ? "it is too busy"
+                       : answer == -ENODEV    ? "it does not know the map"
+                       : answer == -ETIMEDOUT ? "it does not answer"
+                                              : "it refuses";
+    bool removed = false;
+
+    for (size_t i = 0; i < resize->path_count; i++)
+        removed = removed || resize->paths[i].removed;
+    return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_RESIZE, answer,
+                    "multipathd owns %s and did not resize it to %" PRIu64 " bytes: %s%s",
+                    resize->device, resize->size_bytes, said,
+                    removed ? "; paths that do not answer were taken out of it before" : "");
+}
+
+/* Until sysfs shows the size. multipathd's answer is no proof, and a failure may be a passing one
+ * (it is busy, or has not taken the map over yet): it is asked again each second, and tells nobody
+ * when it is ready. */
+static int resize_map(struct resize *resize, bool *ret_multipathd, struct manypath_error *err)
+{
+    uint64_t ask_ns = 0;
+    int answer = 0;
+
+    for (;;) {
+        uint64_t bytes = 0;
+        int result = mp_sysfs_block_size(resize->host->sysfs_root, resize->device, &bytes);
+
+        if (result < 0)
+            return map_error(err, MANYPATH_PHASE_RESIZE, result, resize->uuid, "reading back");
+        *ret_multipathd = mp_multipathd_running(resize->host->multipathd_pidfile);
+        if (bytes == resize->size_bytes)
+            return 0;
+        if (bytes > resize->size_bytes)
+            return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_RESIZE, 0,
+                            "somebody else made %s %" PRIu64 " bytes long meanwhile; extend again",
+                            resize->device, bytes);
+        if (mp_now_ns() >= ask_ns) {
+            result = find_short_members(resize, err);
+            if (result < 0)
+                return result;
+            answer = *ret_multipathd ? ask_for_longer(resize) : load_longer(resize);
+            if (!*ret_multipathd && answer < 0)
+                return map_error(err, MANYPATH_PHASE_RESIZE, answer, resize->uuid, "resizing");
+            ask_ns = mp_now_ns() + ASK_AFTER;
+        } else if (!wait_until(resize->deadline_ns)) {
+            return not_longer(resize, answer, err);
+        }
+    }
+}
+
+int mp_map_resize(struct mp_host *host, const char *uuid, uint64_t size_bytes,
+                  struct mp_map_path *paths, size_t path_count, uint64_t deadline_ns,
+                  bool *ret_multipathd, struct manypath_error *err)
+{
+    struct resize resize = {.host = host,
+                            .uuid = uuid,
+                            .size_bytes = size_bytes,
+                            .paths = paths,
+                            .path_count = path_count,
+                            .deadline_ns = deadline_ns};
+    struct mp_dm_info info;
+
+    resize.fd = mp_host_dm(host);
+    if (resize.fd < 0)
+        return dm_unusable(resize.fd, err);
+    int result = mp_dm_info(resize.fd, uuid, &info);
+
+    if (result < 0)
+        return map_error(err, MANYPATH_PHASE_RESIZE, result, uuid, "looking up");
+    snprintf(resize.device, sizeof resize.device, "dm-%u", minor(info.dev));
+    result = check_type(resize.fd, uuid, err);
+    if (result == 0)
+        result = resize_map(&resize, ret_multipathd, err);
+    if (result == 0)
+        read_states(resize.fd, uuid, paths, path_count);
+    free(resize.short_members);
+    return result;
+}
+
 /* ---- removing ---- */
 
 static int in_use(const struct mp_host *host, const char *device, int open_count,
@@ -574,22 +770,6 @@ static int flush(const struct mp_host *host, const char *device, struct manypath
     return result;
 }
 
-static int ask_multipathd_to_remove(const struct mp_host *host, const char *wwid,
-                                    uint64_t deadline_ns)
-{
-    char command[MANYPATH_WWID_SIZE + 16];
-    char *reply = NULL;
-
-    snprintf(command, sizeof command, "del map %s", wwid);
-    int result = mp_multipathd_command(host->multipathd_socket, host->daemon_uid, command,
-                                       deadline_ns, &reply);
-
-    if (result == 0)
-        result = mp_multipathd_reply_errno(reply);
-    free(reply);
-    return result;
-}
-
 static int remove_map(struct mp_host *host, int fd, const char *uuid, const char *wwid,
                       const char *device, uint64_t until_ns, uint64_t deadline_ns,
                       struct manypath_error *err)
@@ -600,7 +780,7 @@ static int remove_map(struct mp_host *host, int fd, const char *uuid, const char
     /* through the daemon first, so that it does not mistake our removal for a fault; the map's uuid
      * decides */
     if (mp_multipathd_running(host->multipathd_pidfile))
-        ask_multipathd_to_remove(host, wwid, deadline_ns);
+        ask_multipathd(host, "del map", wwid, deadline_ns);
     for (;;) {
         result = mp_dm_info(fd, uuid, &info);
         if (result == -ENXIO)

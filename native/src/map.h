@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Makes, joins and removes the multipath map of one volume. Blocks: call from a worker. */
+/* Makes, joins, resizes and removes the multipath map of one volume. Blocks: call from a worker. */
 #ifndef MP_MAP_H
 #define MP_MAP_H
 
@@ -13,6 +13,7 @@ struct mp_map_path {
     char dh_state[16]; /* attached device handler, "" if none */
     int fd;            /* open and locked: udev leaves the disk alone; -1 once it was closed */
     int32_t state;     /* out: enum manypath_path_state */
+    bool removed;      /* out: mp_map_resize() had to take it out of the map */
 };
 
 struct mp_map {
@@ -40,6 +41,16 @@ int mp_map_supported(struct mp_host *host, struct manypath_error *err);
 int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
                 struct mp_map_path *paths, size_t path_count, bool join_only, uint64_t deadline_ns,
                 struct mp_map *ret_map, struct manypath_error *err);
+
+/*
+ * Makes the map `size_bytes` long; nothing to do is a success. `paths` are its members as far as they
+ * are known: those whose state is FAILED do not answer, and leave the map if they have another size.
+ * The others must have the new size already. Without multipathd the table stays as it is but for its
+ * length. On failure the map has the size it had, but may have lost members that do not answer.
+ */
+int mp_map_resize(struct mp_host *host, const char *uuid, uint64_t size_bytes,
+                  struct mp_map_path *paths, size_t path_count, uint64_t deadline_ns,
+                  bool *ret_multipathd, struct manypath_error *err);
 
 struct mp_unmap_times {
     uint64_t flushed_ns; /* CLOCK_MONOTONIC, when the flush was done */

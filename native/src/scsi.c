@@ -74,13 +74,14 @@ int mp_scsi_scan(const char *root, int32_t host, int32_t channel, int32_t target
     return write_attribute(path, text);
 }
 
-int mp_scsi_delete(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
+static int write_device_attribute(const char *root, int32_t host, int32_t channel, int32_t target,
+                                  uint64_t lun, const char *name)
 {
     char path[PATH_MAX];
-    int length = snprintf(path, sizeof path,
-                          "%s/class/scsi_device/%" PRId32 ":%" PRId32 ":%" PRId32 ":%" PRIu64
-                          "/device/delete",
-                          root, host, channel, target, lun);
+    int length =
+        snprintf(path, sizeof path,
+                 "%s/class/scsi_device/%" PRId32 ":%" PRId32 ":%" PRId32 ":%" PRIu64 "/device/%s",
+                 root, host, channel, target, lun, name);
 
     if (length < 0 || (size_t)length >= sizeof path)
         return -ENAMETOOLONG;
@@ -88,6 +89,16 @@ int mp_scsi_delete(const char *root, int32_t host, int32_t channel, int32_t targ
 
     /* somebody else's delete is under way (kernel scsi_sysfs.c sdev_store_delete) */
     return r == -ENODEV || r == -ENXIO ? -ENOENT : r;
+}
+
+int mp_scsi_delete(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
+{
+    return write_device_attribute(root, host, channel, target, lun, "delete");
+}
+
+int mp_scsi_rescan(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
+{
+    return write_device_attribute(root, host, channel, target, lun, "rescan");
 }
 
 int mp_scsi_size(int fd, uint64_t *ret_bytes)

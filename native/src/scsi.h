@@ -28,6 +28,11 @@ int mp_scsi_size(int fd, uint64_t *ret_bytes);
  * gone. */
 int mp_scsi_delete(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun);
 
+/* Writes 1 to the device's rescan file: the kernel reads its capacity and VPD pages again, and is done
+ * when this returns. Says little about whether the device answered (Linux before 6.8 never fails
+ * here): ask it afterwards. -ENOENT when it is gone; -EAGAIN: it is not running. */
+int mp_scsi_rescan(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun);
+
 /* The only ioctl call of scsi.c. Weak: a test may answer instead of the kernel. 0 or a negative
  * errno. */
 int mp_scsi_ioctl(int fd, unsigned long request, void *argument);

@@ -217,6 +217,66 @@ TEST(too_many_paths)
     CHECK_STR(TABLE(text), "EPROTO");
 }
 
+static const char *without(const char *params, const dev_t *paths, size_t count)
+{
+    static char copy[256];
+    char *made = NULL;
+    int r = mp_table_without(params, paths, count, &made);
+
+    if (r != 0)
+        return made != NULL   ? "touched"
+               : r == -EPROTO ? "EPROTO"
+               : r == -ENOENT ? "ENOENT"
+                              : "another error";
+    snprintf(copy, sizeof copy, "%s", made);
+    free(made);
+    return copy;
+}
+
+TEST(without_paths)
+{
+    static const char table_of_four[] =
+        "1 queue_if_no_path 1 alua 2 2 service-time 0 2 2 8:0 1 1 8:16 2 3 "
+        "round-robin 1 x 2 1 8:32 4 65:160 5 ";
+    dev_t paths[] = {makedev(8, 16), makedev(65, 160), makedev(8, 32), makedev(8, 0)};
+    dev_t other = makedev(8, 48);
+
+    CHECK_STR(without(table_of_four, NULL, 0),
+              "1 queue_if_no_path 1 alua 2 2 service-time 0 2 2 8:0 1 1 8:16 2 3 "
+              "round-robin 1 x 2 1 8:32 4 65:160 5");
+    CHECK_STR(without(table_of_four, &other, 1),
+              "1 queue_if_no_path 1 alua 2 2 service-time 0 2 2 8:0 1 1 8:16 2 3 "
+              "round-robin 1 x 2 1 8:32 4 65:160 5");
+    CHECK_STR(without(table_of_four, paths, 1),
+              "1 queue_if_no_path 1 alua 2 2 service-time 0 1 2 8:0 1 1 "
+              "round-robin 1 x 2 1 8:32 4 65:160 5");
+    CHECK_STR(without(table_of_four, paths, 2),
+              "1 queue_if_no_path 1 alua 2 2 service-time 0 1 2 8:0 1 1 "
+              "round-robin 1 x 1 1 8:32 4");
+    /* the second group, which was to be first, has gone */
+    CHECK_STR(without(table_of_four, paths, 3),
+              "1 queue_if_no_path 1 alua 1 1 service-time 0 1 2 8:0 1 1");
+    CHECK_STR(without(table_of_four, paths, 4), "ENOENT");
+    CHECK_STR(without(table_of_four, paths + 2, 1),
+              "1 queue_if_no_path 1 alua 2 2 service-time 0 2 2 8:0 1 1 8:16 2 3 "
+              "round-robin 1 x 1 1 65:160 5");
+    /* the first group has gone: the second has a new number */
+    dev_t first[] = {makedev(8, 0), makedev(8, 16)};
+
+    CHECK_STR(without(table_of_four, first, 2),
+              "1 queue_if_no_path 1 alua 1 1 round-robin 1 x 2 1 8:32 4 65:160 5");
+    CHECK_STR(without("0 0 1 0 a 0 1 0 8:1", NULL, 0), "0 0 1 1 a 0 1 0 8:1");
+    CHECK_STR(without("\t00  0\n01 1 a 00 1 0 08:001\n", NULL, 0), "0 0 1 1 a 0 1 0 8:1");
+    CHECK_STR(without("0 0 0 0", NULL, 0), "ENOENT");
+    CHECK_STR(without("", NULL, 0), "EPROTO");
+    CHECK_STR(without("0 0 1 1 a 0 1 0 8:1 more", NULL, 0), "EPROTO");
+    CHECK_STR(without("0 0 1 1 a 0 2 0 8:1", NULL, 0), "EPROTO");
+    CHECK_STR(without("0 0 1 1 a 0 2 1 8:1 1 8:2", NULL, 0), "EPROTO");
+    CHECK_STR(without("0 0 1 2 a 0 1 0 8:1", NULL, 0), "EPROTO");
+    CHECK_STR(without("0 2 alua", NULL, 0), "EPROTO");
+    CHECK_STR(without("2 0 1 0 2 1 A 0 1 2 8:0 A 0 0 1 E 0 1 2 8:48 A 0 0 1 ", NULL, 0), "EPROTO");
+}
+
 int main(void)
 {
     RUN(build);
@@ -227,5 +287,6 @@ int main(void)
     RUN(malformed_tables);
     RUN(malformed_statuses);
     RUN(too_many_paths);
+    RUN(without_paths);
     return test_end();
 }

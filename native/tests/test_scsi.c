@@ -306,6 +306,17 @@ TEST(remove)
     tree_end();
 }
 
+TEST(rescan)
+{
+    tree_begin();
+    tree_file(tree_path("devices/3:0:0:16684/rescan"), "");
+    tree_link(tree_path("class/scsi_device/3:0:0:16684/device"), "../../../devices/3:0:0:16684");
+    CHECK_EQ(mp_scsi_rescan(tree_root, 3, 0, 0, 16684), 0);
+    CHECK_STR(tree_text(tree_path("devices/3:0:0:16684/rescan")), "1");
+    CHECK_EQ(mp_scsi_rescan(tree_root, 3, 0, 0, 16685), -ENOENT);
+    tree_end();
+}
+
 int main(void)
 {
     RUN(short_page);
@@ -322,5 +333,6 @@ int main(void)
     RUN(size);
     RUN(scan);
     RUN(remove);
+    RUN(rescan);
     return test_end();
 }

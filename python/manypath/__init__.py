@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         DiscoveredTarget,
         Discovery,
         Disk,
+        ExtendTimings,
+        Extension,
         Inventory,
         Map,
         Path,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from manypath.address import NamedPortal, Portal
     from manypath.connector import connector_properties
     from manypath.errors import ManypathError
-    from manypath.operations import connect, disconnect, discover, inventory
+    from manypath.operations import connect, disconnect, discover, extend, inventory
     from manypath.properties import plan
 
     __version__: str
@@ -53,6 +55,8 @@ __all__ = [
     "DiscoveredTarget",
     "Discovery",
     "Disk",
+    "ExtendTimings",
+    "Extension",
     "Inventory",
     "ManypathError",
     "Map",
@@ -70,6 +74,7 @@ __all__ = [
     "disconnect",
     "discover",
     "errors",
+    "extend",
     "inventory",
     "plan",
 ]
@@ -82,6 +87,7 @@ _MODULES = {
     "connector_properties": "connector",
     "disconnect": "operations",
     "discover": "operations",
+    "extend": "operations",
     "inventory": "operations",
     "plan": "properties",
 }

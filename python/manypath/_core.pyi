@@ -7,6 +7,7 @@ from manypath._types import (
     Credentials,
     Detachment,
     DiscoveredTarget,
+    Extension,
     Inventory,
     Target,
 )
@@ -45,6 +46,9 @@ class Handle:
     def detach(
         self, targets: Sequence[Target], timeout_ms: int, *, whole_map: bool = False
     ) -> Detachment: ...
+    def extend(
+        self, targets: Sequence[Target], timeout_ms: int, *, size_bytes: int = 0
+    ) -> Extension: ...
     def discover(
         self,
         portal: Portal,

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
         DetachTimings,
         Discovered,
         Discovery,
+        ExtendTimings,
+        Extension,
         Inventory,
+        Path,
         Plan,
         Timings,
     )
@@ -41,9 +44,19 @@ def print_error(command: str, error: ManypathError) -> None:
 
 def show_attachment(attachment: Attachment) -> None:
     """Print the device, its paths and the time they took."""
-    active = sum(path.state == "active" for path in attachment.paths)
     print(f"{attachment.path}  {_size(attachment.size_bytes)}  wwid {attachment.wwid}")
-    print(f"{active} of {len(attachment.paths)} paths active, {_state_of_map(attachment)}")
+    print(f"{_active(attachment.paths)}, {_state_of_map(attachment)}")
+    _print_paths(attachment.paths)
+    _print_timings(attachment.timings)
+    _print_path_errors(attachment.paths)
+    _print_warnings(attachment.warnings)
+
+
+def _active(paths: Sequence[Path]) -> str:
+    return f"{sum(path.state == 'active' for path in paths)} of {len(paths)} paths active"
+
+
+def _print_paths(paths: Sequence[Path]) -> None:
     print()
     _print_table(
         ("portal", "iqn", ">lun", "device", "hctl", ">session", "state", ">ms"),
@@ -58,15 +71,16 @@ def show_attachment(attachment: Attachment) -> None:
                 path.state,
                 "-" if path.times.identity_end is None else _ms(path.times.identity_end),
             )
-            for path in attachment.paths
+            for path in paths
         ],
     )
     print()
-    _print_timings(attachment.timings)
-    for path in attachment.paths:
+
+
+def _print_path_errors(paths: Sequence[Path]) -> None:
+    for path in paths:
         if path.error is not None:
             print(f"{path.portal}: {path.error}", file=sys.stderr)
-    _print_warnings(attachment.warnings)
 
 
 def _state_of_map(attachment: Attachment) -> str:
@@ -88,6 +102,16 @@ def show_detachment(detachment: Detachment) -> None:
     print()
     _print_timings(detachment.timings)
     _print_warnings(detachment.warnings)
+
+
+def show_extension(extension: Extension) -> None:
+    """Print the device, its size before and now, and its paths."""
+    sizes = f"{_size(extension.old_size_bytes)} before, {_size(extension.size_bytes)} now"
+    print(f"{extension.path}  {sizes}  wwid {extension.wwid}")
+    print(_active(extension.paths))
+    _print_paths(extension.paths)
+    _print_timings(extension.timings)
+    _print_warnings(extension.warnings)
 
 
 def show_plan(plan: Plan) -> None:
@@ -195,7 +219,7 @@ def show_inventory(inventory: Inventory) -> None:
     )
 
 
-def _print_timings(timings: Timings | DetachTimings) -> None:
+def _print_timings(timings: Timings | DetachTimings | ExtendTimings) -> None:
     phases = timings.as_dict()
     columns = tuple(f">{phase}" for phase in phases)
     _print_table(("ms in", *columns), [("", *(_ms(seconds) for seconds in phases.values()))])

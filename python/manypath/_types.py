@@ -237,6 +237,32 @@ class Detachment(_Record):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ExtendTimings(_Record):
+    """Seconds that the volume spent in each phase of an extend."""
+
+    queue: float
+    prepare: float
+    rescan: float
+    resize: float
+    total: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Extension(_Record):
+    """A volume that is as large as it is on the storage."""
+
+    path: str  #: the block device, "/dev/dm-N"; without a map "/dev/sdX"
+    device: str  #: its kernel name, "dm-N" or "sdX"
+    wwid: str
+    old_size_bytes: int  #: before the operation
+    size_bytes: int
+    multipathd_running: bool
+    paths: tuple[Path, ...]  #: all of the map; a failed one does not have the new size
+    warnings: tuple[str, ...]
+    timings: ExtendTimings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Session(_Record):
     """An iSCSI session of this host."""
 

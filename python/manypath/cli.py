@@ -15,7 +15,15 @@ from manypath.errors import InvalidRequestError, ManypathError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from manypath._types import Attachment, Credentials, Detachment, Discovered, Inventory, Plan
+    from manypath._types import (
+        Attachment,
+        Credentials,
+        Detachment,
+        Discovered,
+        Extension,
+        Inventory,
+        Plan,
+    )
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -66,6 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     disconnect = commands.add_parser("disconnect", help="detach a volume")
     disconnect.set_defaults(run=_disconnect, show=_output.show_detachment)
 
+    extend = commands.add_parser("extend", help="take the new size of a volume that was extended")
+    extend.set_defaults(run=_extend, show=_output.show_extension)
+    extend.add_argument(
+        "--size",
+        type=int,
+        metavar="BYTES",
+        help="wait until the storage tells at least this size (default: take what it tells)",
+    )
+
     plan = commands.add_parser("plan", help="show what connect would do, and touch nothing")
     plan.set_defaults(run=_plan, show=_output.show_plan, as_dict=_output.plan_as_dict)
 
@@ -88,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     host.add_argument("--ip", metavar="ADDRESS", help="of this host, if not the default route's")
     host.add_argument("--host", metavar="NAME", help="of this host, if not gethostname()'s")
 
-    for command in (connect, disconnect, plan):
+    for command in (connect, disconnect, extend, plan):
         command.add_argument("file", metavar="FILE", help="connection properties, - for stdin")
     for command in (connect, plan):
         command.add_argument(
@@ -96,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     for command in (connect, plan, host):
         command.add_argument("--single", action="store_true", help="one path, without multipath")
-    for command in (connect, disconnect, discover):
+    for command in (connect, disconnect, extend, discover):
         command.add_argument(
             "--timeout",
             type=float,
@@ -104,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="SECONDS",
             help="for the whole operation (default: %(default)g)",
         )
-    for command in (connect, disconnect, plan, discover, listing):
+    for command in (connect, disconnect, extend, plan, discover, listing):
         command.add_argument("--json", action="store_true", help="print JSON, also for errors")
     return parser
 
@@ -121,6 +138,10 @@ def _connect(options: argparse.Namespace) -> Attachment:
 
 def _disconnect(options: argparse.Namespace) -> Detachment:
     return operations.disconnect(_load(options.file), timeout=options.timeout)
+
+
+def _extend(options: argparse.Namespace) -> Extension:
+    return operations.extend(_load(options.file), size=options.size, timeout=options.timeout)
 
 
 def _plan(options: argparse.Namespace) -> Plan:

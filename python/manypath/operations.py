@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connect and disconnect volumes, and look at what is on the host."""
+"""Connect, extend and disconnect volumes, and look at what is on the host."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from manypath import _core, places, properties
 from manypath.address import NamedPortal, Portal, parse_portal, shorten
-from manypath.errors import InvalidRequestError
+from manypath.errors import InvalidRequestError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from manypath._types import Attachment, Credentials, Detachment, Discovered, Inventory
+    from manypath._types import (
+        Attachment,
+        Credentials,
+        Detachment,
+        Discovered,
+        Extension,
+        Inventory,
+        Plan,
+    )
 
 DEFAULT_TIMEOUT = 60.0
 TIMEOUT_LIMIT = 24 * 3600.0
@@ -81,9 +89,7 @@ def disconnect(
     if cached data cannot be written back. Portals need not be reachable, and credentials are not
     needed. ``multipath`` is only a hint: what is there is detached, with a map or without.
     """
-    plan = properties.plan_without_chap(connection_properties, multipath)
-    if plan.discovery is not None and plan.discovery.iqn is None:
-        plan = properties.plan(connection_properties, multipath)  # to ask for the name again
+    plan = _plan_of_attached(connection_properties, multipath)
     deadline = places.Deadline(_milliseconds(timeout))
     handle = _handle()
     where = places.to_detach(handle, plan, deadline)
@@ -94,6 +100,42 @@ def disconnect(
     if not plan.warnings:
         return detachment
     return dataclasses.replace(detachment, warnings=plan.warnings + detachment.warnings)
+
+
+def extend(
+    connection_properties: Mapping[str, Any],
+    *,
+    multipath: bool = True,
+    size: int | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Extension:
+    """Make a connected volume as large as it has become on the storage, in use or not.
+
+    Every path of its map is rescanned, proven to be still this volume and to have the new size;
+    then the map becomes longer. With ``size``, in bytes, the call waits until the storage tells at
+    least that; else what the paths agree on is taken. Extending again succeeds. ``multipath`` is
+    only a hint, as for :func:`disconnect`.
+
+    A path that does not answer is ``failed`` in ``Extension.paths``, and taken out of the map since
+    no map can be longer than one of its paths; the same call takes it back once it answers. If a
+    path answers with another size or is another disk, or if the volume has become smaller, an error
+    says so and the map stays as it was.
+    """
+    plan = _plan_of_attached(connection_properties, multipath)
+    size_bytes = _check_size(size)
+    deadline = places.Deadline(_milliseconds(timeout))
+    handle = _handle()
+    where = places.to_detach(handle, plan, deadline)
+    if not where.targets:
+        raise SessionError(
+            "the volume is not attached: this host has no session to it, and the names of its "
+            "portals cannot be resolved; connect it, that takes the size it has now",
+            phase="prepare",
+        )
+    extension = handle.extend(where.targets, deadline.milliseconds(), size_bytes=size_bytes)
+    if not plan.warnings:
+        return extension
+    return dataclasses.replace(extension, warnings=plan.warnings + extension.warnings)
 
 
 def discover(
@@ -130,6 +172,26 @@ def _handle() -> _core.Handle:
         os.register_at_fork(after_in_child=_handles.clear)
         handle = _handles.setdefault(pid, _core.Handle())
     return handle
+
+
+def _plan_of_attached(connection_properties: Mapping[str, Any], multipath: bool) -> Plan:
+    """Plan without credentials: nobody logs in, unless the target's name has to be asked for."""
+    plan = properties.plan_without_chap(connection_properties, multipath)
+    if plan.discovery is not None and plan.discovery.iqn is None:
+        return properties.plan(connection_properties, multipath)
+    return plan
+
+
+def _check_size(size: int | None) -> int:
+    if size is None:
+        return 0
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise InvalidRequestError(f"size {shorten(size)} is not a number of bytes", phase="request")
+    if not 0 < size < 2**63:
+        raise InvalidRequestError(
+            f"size {shorten(size)} is not above 0 and below 2^63 bytes", phase="request"
+        )
+    return size
 
 
 def _milliseconds(timeout: float) -> int:

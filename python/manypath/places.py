@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a plan to the targets of an attach or detach: host names, discovery, sessions that exist."""
+"""From a plan to the targets of an operation: host names, discovery, sessions that exist."""
 
 from __future__ import annotations
 
@@ -74,7 +74,10 @@ def to_attach(handle: Handle, plan: Plan, deadline: Deadline) -> Places:
 
 
 def to_detach(handle: Handle, plan: Plan, deadline: Deadline) -> Places:
-    """Return where to detach. The host's own sessions tell; no portal has to be alive for that."""
+    """Return where to detach or extend.
+
+    The host's own sessions tell; no portal has to be alive for that.
+    """
     if plan.discovery is not None:
         iqn = plan.discovery.iqn or _only_name(handle, plan, deadline)
         return Places(_known(plan.discovery, iqn) + _sessions(handle, iqn, plan.discovery.lun))

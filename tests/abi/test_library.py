@@ -219,7 +219,7 @@ def test_inventory_of_an_empty_sysfs(ffi: cffi.FFI, library: Any, tmp_path: Path
 
 
 def test_frees_take_null(ffi: cffi.FFI, library: Any) -> None:
-    for name in ("attachment", "detachment", "paths"):
+    for name in ("attachment", "detachment", "extension", "paths"):
         getattr(library, f"manypath_{name}_free")(ffi.NULL)
 
 

@@ -213,6 +213,11 @@ class FakeDm:
         found.inactive = table
 
     def _swap(self, found: Map) -> None:
+        """A table that is too long is dropped, and the map stays suspended (kernel do_resume)."""
+        disks = [self.host.disk_of(dev) for dev in (found.inactive.devs if found.inactive else ())]
+        if any(d is not None and 0 < d.size < found.inactive.sectors * 512 for d in disks):
+            found.suspended, found.inactive = True, None
+            raise DmError(errno.EINVAL)
         found.suspended = False
         if found.inactive is not None:
             found.active, found.inactive = found.inactive, None

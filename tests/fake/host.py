@@ -6,9 +6,9 @@ device-mapper in memory (dm.py) and a scripted iscsid (iscsid.py).
         volume = host.export(iqn, lun=1)
         attachment = host.handle.attach(host.targets(volume, 4)).finish()
 
-Every call of the library into the fake kernel passes a *point*: "scan", "delete", "inquiry",
-"size", "open" (exclusive), "fsync", and "dm.create" and so on. At points tests make things fail,
-block or happen:
+Every call of the library into the fake kernel passes a *point*: "scan", "delete", "rescan",
+"inquiry", "size", "open" (exclusive), "fsync", and "dm.create" and so on. At points tests make
+things fail, block or happen:
 
     host.fail("dm.load", errno.EBUSY, times=3)
     gate = host.block("inquiry", "sda")    # ... gate.reached(); gate.release()
@@ -53,9 +53,9 @@ def until(condition: Callable[[], Any], seconds: float = 5.0) -> bool:
     return True
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Volume:
-    """What a target offers: who it is, and how large."""
+    """What a target offers: who it is, and how large. Hosts see a new size when they rescan."""
 
     number: str  # 32 hexadecimal digits, NAA 6
     size: int = SIZE
@@ -87,6 +87,8 @@ class Disk:
     folder: Path
     claimed: bool = False  # by a file system
     present: bool = False  # its block device is there
+    size: int = 0  # as the kernel has it
+    told: int | None = None  # what this path tells, if not the volume's size
 
     @property
     def hctl(self) -> str:
@@ -424,8 +426,10 @@ class FakeHost:
             folder /= f"{number}:{channel}:{target}:{lun}"
             disk = Disk(disk_name(index), (8, 16 * index), address, session, volume, folder)
             folder.mkdir(parents=True)
-            for name, text in (("state", "running"), ("dh_state", "alua"), ("delete", "")):
+            for name, text in (("state", "running"), ("dh_state", "alua")):
                 (folder / name).write_text(f"{text}\n")
+            for name in ("delete", "rescan"):
+                (folder / name).touch()
             entry = self.sys / "class" / "scsi_device" / disk.hctl
             entry.mkdir()
             self._link(entry / "device", folder)
@@ -449,7 +453,7 @@ class FakeHost:
                 return
             block = disk.folder / "block" / disk.name
             (block / "holders").mkdir(parents=True)
-            (block / "size").write_text(f"{disk.volume.size // 512}\n")
+            self._read_capacity(disk)
             new = block / "dev.new"
             new.write_text(f"{disk.dev[0]}:{disk.dev[1]}\n")
             new.rename(block / "dev")
@@ -460,6 +464,10 @@ class FakeHost:
             disk.present = True
         if self.events if event is None else event:
             self.announce(disk)
+
+    def _read_capacity(self, disk: Disk) -> None:
+        disk.size = disk.volume.size if disk.told is None else disk.told
+        (disk.folder / "block" / disk.name / "size").write_text(f"{disk.size // 512}\n")
 
     def announce(self, disk: Disk, action: str = "add") -> None:
         path = f"/{(disk.folder / 'block' / disk.name).relative_to(self.sys)}"
@@ -560,7 +568,7 @@ class FakeHost:
             disk = self.disks.get(name)
             if disk is None:
                 return -errno.ENODEV
-            ret_bytes[0] = disk.volume.size
+            ret_bytes[0] = disk.size
         return result
 
     def identity_check(self, path: Any, dev: int) -> int:
@@ -575,7 +583,7 @@ class FakeHost:
         return theirs.detach()
 
     def attribute(self, path: Any, text: Any) -> int:
-        """A write to scan or delete."""
+        """A write to scan, delete or rescan."""
         name, written = ffi.string(path).decode(), ffi.string(text).decode()
         found = re.search(r"/host(\d+)/scan$", name)
         if found is not None:
@@ -588,12 +596,15 @@ class FakeHost:
             disk = next((d for d in every if d.folder == Path(name).parent), None)
         if disk is None:
             return -errno.ENODEV
-        result = self.point("delete", disk.name)
+        point = name.rsplit("/", 1)[1]
+        result = self.point(point, disk.name)
         with self.lock:
             if result == 0 and disk.session.disks.get(disk.address[3]) is not disk:
                 return -errno.ENODEV
-            if result == 0:
+            if result == 0 and point == "delete":
                 self._vanish(disk)
+            elif result == 0:
+                self._read_capacity(disk)
         return result
 
     def open_exclusive(self, path: Any) -> int:

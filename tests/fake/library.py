@@ -135,6 +135,7 @@ class Failure(Exception):  # noqa: N818
         self.address: str = error.address
         self.port: int = error.port
         self.message: str = error.message
+        self.retryable: bool = error.retryable
         self.paths = list(paths)
 
 
@@ -224,6 +225,9 @@ class Handle:
         self, targets: Iterable[Target], timeout: float = 10.0, *, whole_map: bool = False
     ) -> Detach:
         return Detach(self, timeout, list(targets), fields={"whole_map": whole_map})
+
+    def extend(self, targets: Iterable[Target], timeout: float = 10.0, size: int = 0) -> Extend:
+        return Extend(self, timeout, list(targets), fields={"size_bytes": size})
 
     def discover(
         self,
@@ -387,6 +391,22 @@ class Detach(_OnTargets):
         result = library.plain(made[0])
         result.warnings = library.texts(made[0].warnings, made[0].warning_count)
         c.manypath_detachment_free(made[0])
+        return result
+
+
+class Extend(_OnTargets):
+    kind = "extend"
+
+    def collect(self, operation: Any) -> SimpleNamespace:
+        library, c = self.handle.library, self.handle.library.c
+        error = ffi.new("struct manypath_error *")
+        made = ffi.new("struct manypath_extension **")
+        if c.manypath_extend_finish(operation, made, error) != 0:
+            raise Failure(library.plain(error))
+        result = library.plain(made[0])
+        result.paths = library.paths(made[0].paths, made[0].path_count)
+        result.warnings = library.texts(made[0].warnings, made[0].warning_count)
+        c.manypath_extension_free(made[0])
         return result
 
 

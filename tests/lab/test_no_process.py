@@ -1,4 +1,4 @@
-"""The library starts no process (contract 1): attach, detach and discovery under strace."""
+"""The library starts no process (contract 1): attach, extend, detach, discovery under strace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lab import Iscsid, Lab, Multipathd
+from lab import Export, Iscsid, Lab, Multipathd
 
 CALLS = "fork,vfork,clone,clone3,execve,execveat"
 
@@ -26,6 +26,12 @@ assert len(attachment.paths) == 4 and attachment.path.startswith("/dev/dm-")
 if sys.argv[2] == "start a process":
     os.posix_spawn("/bin/true", ["true"], {})
     os.wait()
+grow = json.loads(sys.argv[4])
+os.truncate(grow["file"], grow["size"])
+with open(grow["control"], "w") as control:
+    control.write(f"fd_dev_size={grow['size']}")
+extension = manypath.extend(properties, size=grow["size"], timeout=60)
+assert extension.size_bytes == grow["size"] > extension.old_size_bytes
 manypath.disconnect(properties, timeout=60)
 """
 
@@ -38,8 +44,16 @@ def processes_started(trace: str) -> list[str]:
     return [line for line in calls[1:] if "CLONE_THREAD" not in line]
 
 
-def traced(properties: dict[str, Any], what: str, trace: Path, offered: int = 4) -> list[str]:
-    script = [sys.executable, "-c", SCRIPT, json.dumps(properties), what, str(offered)]
+def traced(export: Export, properties: dict[str, Any], what: str, trace: Path) -> list[str]:
+    (volume,) = export.volumes
+    grow = {
+        "file": str(volume.file),
+        "control": f"{volume.backing.path}/control",
+        "size": 2 * volume.size,
+    }
+    offered = str(len(export.portals))
+    script = [sys.executable, "-c", SCRIPT, json.dumps(properties), what, offered]
+    script.append(json.dumps(grow))
     command = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", str(trace)]
     done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -48,11 +62,11 @@ def traced(properties: dict[str, Any], what: str, trace: Path, offered: int = 4)
     return processes_started(text)
 
 
-def test_attach_and_detach_start_no_process(
+def test_attach_extend_and_detach_start_no_process(
     lab: Lab, iscsid: Iscsid, multipathd: Multipathd, tmp_path: Path
 ) -> None:
-    properties = lab.export(lab.volume(), lab.portals(4)).properties
-    assert traced(properties, "nothing else", tmp_path / "trace") == []
+    export = lab.export(lab.volume(), lab.portals(4))
+    assert traced(export, export.properties, "nothing else", tmp_path / "trace") == []
 
 
 def test_discovery_and_host_names_start_no_process(
@@ -66,14 +80,14 @@ def test_discovery_and_host_names_start_no_process(
     singles = {key: value for key, value in export.properties.items() if not key.endswith("s")}
     singles["target_portal"] = f"storage.example:{lab.portal(1).port}"
     try:
-        assert traced(singles, "nothing else", tmp_path / "trace") == []
+        assert traced(export, singles, "nothing else", tmp_path / "trace") == []
     finally:
         hosts.write_text(before)
 
 
 def test_a_process_started_on_purpose_is_seen(lab: Lab, iscsid: Iscsid, tmp_path: Path) -> None:
-    properties = lab.export(lab.volume(), lab.portals(4)).properties
-    found = traced(properties, "start a process", tmp_path / "trace")
+    export = lab.export(lab.volume(), lab.portals(4))
+    found = traced(export, export.properties, "start a process", tmp_path / "trace")
     assert any("execve" in line and "/bin/true" in line for line in found), found
 
 

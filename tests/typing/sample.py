@@ -37,6 +37,14 @@ def detach(connection_info: Mapping[str, Any]) -> int:
     return detachment.sessions_kept
 
 
+def grow(connection_info: Mapping[str, Any]) -> int:
+    extension = manypath.extend(connection_info, size=2 << 30, timeout=30)
+    assert_type(extension, manypath.Extension)
+    assert_type(extension.timings, manypath.ExtendTimings)
+    assert_type(extension.paths, tuple[manypath.Path, ...])
+    return extension.size_bytes - extension.old_size_bytes
+
+
 def look() -> list[str]:
     inventory = manypath.inventory()
     assert_type(inventory.maps, tuple[manypath.Map, ...])

@@ -11,12 +11,13 @@ from manypath import (
     Credentials,
     Detachment,
     DiscoveredTarget,
+    Extension,
     Inventory,
     ManypathError,
     Portal,
     Target,
 )
-from manypath._types import DetachTimings, Path, PathState, PathTimes, Timings
+from manypath._types import DetachTimings, ExtendTimings, Path, PathState, PathTimes, Timings
 from manypath.errors import HostNameError
 
 
@@ -69,6 +70,23 @@ class FakeHandle:
         self._record("detach", targets, timeout_ms)
         timings = DetachTimings(0.0, 0.001, 0.002, 0.003, 0.004, 0.005, 0.015)
         return Detachment(True, 4, 3, 1, (), timings)
+
+    def extend(
+        self, targets: Sequence[Target], timeout_ms: int, *, size_bytes: int = 0
+    ) -> Extension:
+        self.options = {"size_bytes": size_bytes}
+        self._record("extend", targets, timeout_ms)
+        return Extension(
+            path="/dev/dm-3",
+            device="dm-3",
+            wwid="36001405aaaa",
+            old_size_bytes=1 << 30,
+            size_bytes=3 << 29,
+            multipathd_running=True,
+            paths=tuple(make_path(target, session_existed=True) for target in targets),
+            warnings=("from the core",),
+            timings=ExtendTimings(0.0, 0.001, 0.02, 0.003, 0.0245),
+        )
 
     def discover(
         self,

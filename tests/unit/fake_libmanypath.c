@@ -173,6 +173,19 @@ int manypath_detach_begin(struct manypath *handle, const struct manypath_detach_
     return rc;
 }
 
+int manypath_extend_begin(struct manypath *handle, const struct manypath_extend_request *request,
+                          struct manypath_operation **ret_operation, struct manypath_error *err)
+{
+    int rc = begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation,
+                   err);
+
+    (void)handle;
+    if (rc == 0)
+        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "size %llu",
+                 (unsigned long long)request->size_bytes);
+    return rc;
+}
+
 int manypath_operation_wait(struct manypath_operation *operation, int timeout_ms)
 {
     if (timeout_ms >= 0)
@@ -296,6 +309,36 @@ int manypath_detach_finish(struct manypath_operation *operation,
     return rc;
 }
 
+int manypath_extend_finish(struct manypath_operation *operation,
+                           struct manypath_extension **ret_extension, struct manypath_error *err)
+{
+    struct manypath_extension *extension;
+    int rc = 0;
+
+    if (operation->cancelled)
+        rc = fail(err, MANYPATH_E_CANCELLED, MANYPATH_PHASE_LOGIN, "cancelled");
+    else if (strcmp(operation->behaviour, "fail") == 0)
+        rc = fail(err, MANYPATH_E_DEVICE, MANYPATH_PHASE_LOGIN, "still old");
+    if (rc == 0) {
+        extension = make(sizeof *extension);
+        snprintf(extension->device, sizeof extension->device, "dm-3");
+        snprintf(extension->wwid, sizeof extension->wwid, "36001405");
+        extension->old_size_bytes = (uint64_t)1 << 40;
+        extension->size_bytes = (uint64_t)1 << 41;
+        extension->multipathd_running = true;
+        extension->path_count = operation->target_count;
+        extension->paths = make(operation->target_count * sizeof *extension->paths);
+        fill_paths(operation, extension->paths);
+        extension->warning_count = 1;
+        extension->warnings = make_warnings(operation);
+        extension->times.rescan_ns = 5000000;
+        extension->times.total_ns = 7000000;
+        *ret_extension = extension;
+    }
+    free_operation(operation);
+    return rc;
+}
+
 static void free_warnings(char **warnings)
 {
     free(warnings[0]);
@@ -317,6 +360,15 @@ void manypath_detachment_free(struct manypath_detachment *detachment)
         return;
     free_warnings(detachment->warnings);
     drop(detachment);
+}
+
+void manypath_extension_free(struct manypath_extension *extension)
+{
+    if (extension == NULL)
+        return;
+    free_warnings(extension->warnings);
+    drop(extension->paths);
+    drop(extension);
 }
 
 void manypath_paths_free(struct manypath_path *paths)

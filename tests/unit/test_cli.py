@@ -131,6 +131,36 @@ def test_standard_input(
     )
 
 
+def test_extend(handle: FakeHandle, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["extend", file, "--size", str(3 << 29), "--timeout", "5"]) == 0
+    name, targets, timeout_ms = handle.calls[0]
+    assert (name, targets) == ("extend", TARGETS)
+    assert 4900 < timeout_ms <= 5000
+    assert handle.options == {"size_bytes": 3 << 29}
+    out, err = capsys.readouterr()
+    assert out == (
+        "/dev/dm-3  1 GiB before, 1.5 GiB now  wwid 36001405aaaa\n"
+        "2 of 2 paths active\n"
+        "\n"
+        "PORTAL           IQN                        LUN  DEVICE  HCTL     SESSION  STATE     MS\n"
+        "192.0.2.1:3260   iqn.2010-10.org.example:1    1  sda     2:0:0:1        1  active  27.5\n"
+        "192.0.2.20:3260  iqn.2010-10.org.example:1    1  sda     2:0:0:1        1  active  27.5\n"
+        "\n"
+        "MS IN  QUEUE  PREPARE  RESCAN  RESIZE  TOTAL\n"
+        "         0.0      1.0    20.0     3.0   24.5\n"
+    )
+    assert err == "warning: from the core\n"
+
+
+def test_extend_json(handle: FakeHandle, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["extend", file, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["old_size_bytes"], found["size_bytes"]) == (1 << 30, 3 << 29)
+    assert found["timings"]["resize"] == 0.003
+    assert handle.options == {"size_bytes": 0}
+    assert cli.main(["extend", file, "--size", "0"]) == 2
+
+
 def test_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, {**PROPERTIES, **CHAP})
     assert cli.main(["plan", file]) == 0

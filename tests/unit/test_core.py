@@ -17,6 +17,7 @@ import pytest
 from manypath import Credentials, NamedPortal, PathState, Portal, Target
 from manypath.errors import (
     AuthenticationError,
+    DeviceError,
     HostNameError,
     InUseError,
     InvalidRequestError,
@@ -91,6 +92,21 @@ def test_detach(handle: Any) -> None:
     assert detachment.timings.flush == 0.005
 
 
+def test_extend(handle: Any) -> None:
+    extension = handle.extend(targets("ok"), 1000)
+    assert (extension.path, extension.device, extension.wwid) == ("/dev/dm-3", "dm-3", "36001405")
+    assert (extension.old_size_bytes, extension.size_bytes) == (1 << 40, 1 << 41)
+    assert extension.multipathd_running is True
+    assert [path.state for path in extension.paths] == list(PathState)
+    assert type(extension.paths[0].error) is AuthenticationError
+    assert extension.warnings == ("size 0",)
+    assert (extension.timings.rescan, extension.timings.total) == (0.005, 0.007)
+    with pytest.raises(DeviceError, match="still old"):
+        handle.extend(targets("fail"), 1000)
+    with pytest.raises(InvalidRequestError, match="refused"):
+        handle.extend(targets("refuse"), 1000)
+
+
 def test_requests_are_told_in_full(handle: Any) -> None:
     chap = Credentials("user", "secret", "them", "gehe\u00efm".encode(), ("SHA3-256", "MD5"))
     sums = [sum(b"secret"), sum("gehe\u00efm".encode())]
@@ -102,6 +118,7 @@ def test_requests_are_told_in_full(handle: Any) -> None:
     assert handle.attach(targets("ok"), 1000, 1, chap=one_way).warnings == (shown,)
     assert handle.attach(targets("ok"), 1000, 1, single_path=True).warnings == ("single path",)
     assert handle.detach(targets("ok"), 1000, whole_map=True).warnings == ("whole map",)
+    assert handle.extend(targets("ok"), 1000, size_bytes=2**63).warnings == (f"size {2**63}",)
     paths = handle.attach(targets("ok", 2), 1000, 1, candidates=targets("ok", 3)).paths
     assert [path.iqn for path in paths] == ["iqn.fake:ok"] * 2 + ["iqn.candidate"] * 3
 
@@ -184,6 +201,7 @@ def test_open_refuses(core_on_fake_library: ModuleType) -> None:
         (lambda h: h.attach((Target(V6, b"iqn", 1),), 1, 1), TypeError),  # type: ignore[arg-type]
         (lambda h: h.attach((None,), 1, 1), AttributeError),
         (lambda h: h.detach(None, 1), TypeError),
+        (lambda h: h.extend(targets("ok"), 1, size_bytes=-1), OverflowError),
         (lambda h: type(h)(sysfs_root=5), TypeError),
         (lambda h: type(h)("/sys"), TypeError),
     ],
@@ -201,6 +219,7 @@ def test_repeated_calls_leave_nothing_behind(handle: Any) -> None:
         with pytest.raises(PortalNoAnswerError):
             handle.attach(targets("fail"), 1, 1)
         handle.detach(targets("ok"), 1)
+        handle.extend(targets("ok"), 1)
         handle.discover(V6, 1)
         handle.resolve("iqn.fake:ok", 1)
 
@@ -244,6 +263,7 @@ def alarms() -> Iterator[list[float]]:
 STUCK: dict[str, Callable[[Any], object]] = {
     "attach": lambda handle: handle.attach(targets("stuck"), 60000, 1),
     "detach": lambda handle: handle.detach(targets("stuck"), 60000),
+    "extend": lambda handle: handle.extend(targets("stuck"), 60000),
     "discover": lambda handle: handle.discover(V6, 60000, initiator="iqn.fake:stuck"),
     "resolve": lambda handle: handle.resolve("iqn.fake:stuck", 60000),
 }

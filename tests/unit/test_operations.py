@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""connect(), disconnect() and inventory() above the extension."""
+"""connect(), disconnect(), extend() and inventory() above the extension."""
 
 from __future__ import annotations
 
@@ -38,6 +38,23 @@ def test_disconnect(handle: FakeHandle) -> None:
     assert (name, len(targets), timeout_ms) == ("detach", 2, 60000)
 
 
+def test_extend(handle: FakeHandle) -> None:
+    extension = manypath.extend(PROPERTIES, timeout=2.5)
+    assert extension.size_bytes == 3 << 29
+    ((name, targets, timeout_ms),) = handle.calls
+    assert (name, len(targets), timeout_ms) == ("extend", 2, 2500)
+    assert handle.options == {"size_bytes": 0}
+    manypath.extend(PROPERTIES, size=2 << 30, multipath=False)
+    assert handle.options == {"size_bytes": 2 << 30}
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.0, "1", True, 2**63])
+def test_size_is_checked(handle: FakeHandle, size: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="size"):
+        manypath.extend(PROPERTIES, size=size)
+    assert handle.calls == []
+
+
 def test_inventory(handle: FakeHandle) -> None:
     assert not manypath.inventory().maps_known
 
@@ -47,6 +64,9 @@ def test_warnings_of_the_properties_come_first(handle: FakeHandle) -> None:
     assert "only the first 2" in first
     assert second == "from the core"
     assert "only the first 2" in manypath.disconnect(UNEQUAL).warnings[0]
+    first, second = manypath.extend(UNEQUAL).warnings
+    assert "only the first 2" in first
+    assert second == "from the core"
 
 
 def test_errors_pass(handle: FakeHandle) -> None:
@@ -60,7 +80,7 @@ def test_errors_pass(handle: FakeHandle) -> None:
     "timeout", [0, -1, 0.0, math.nan, math.inf, 86400.001, 10**400, "5", None, True, 1j]
 )
 def test_timeout_is_checked(handle: FakeHandle, timeout: Any) -> None:
-    for call in (manypath.connect, manypath.disconnect):
+    for call in (manypath.connect, manypath.disconnect, manypath.extend):
         with pytest.raises(InvalidRequestError, match="timeout"):
             call(PROPERTIES, timeout=timeout)
     assert handle.calls == []

@@ -20,6 +20,7 @@ from manypath.errors import (
     ManypathError,
     PortalNoAnswerError,
     PortalRefusedError,
+    SessionError,
 )
 
 IQN = "iqn.2010-10.org.example:1"
@@ -49,8 +50,9 @@ def away(error: type[ManypathError] = PortalNoAnswerError) -> ManypathError:
 
 
 def attached(handle: FakeHandle) -> list[tuple[str, str, int]]:
-    """Portal, iqn and LUN of the last attach or detach."""
-    targets = next(call[1] for call in reversed(handle.calls) if call[0] in ("attach", "detach"))
+    """Portal, iqn and LUN of the last attach, detach or extend."""
+    names = ("attach", "detach", "extend")
+    targets = next(call[1] for call in reversed(handle.calls) if call[0] in names)
     return [(str(target.portal), target.iqn, target.lun) for target in targets]
 
 
@@ -190,6 +192,14 @@ def test_detach_needs_no_credentials(handle: FakeHandle) -> None:
     manypath.disconnect({**SINGLES, "auth_method": "CHAP"})
 
 
+def test_extend_asks_no_portal(handle: FakeHandle) -> None:
+    """As detach: one session is enough, the others are in the map."""
+    handle.host = Inventory((session(IQN, 2), session(OTHER, 1)), (), (), maps_known=True)
+    manypath.extend({**SINGLES, "auth_method": "CHAP"})
+    assert [call[0] for call in handle.calls] == ["inventory", "extend"]
+    assert set(attached(handle)) == {("192.0.2.1:3260", IQN, 1), ("192.0.2.2:3260", IQN, 1)}
+
+
 # --- single path ----------------------------------------------------------------------------------
 
 
@@ -243,6 +253,15 @@ def test_detach_without_a_name_server(handle: FakeHandle) -> None:
     handle.host = Inventory((session(IQN, 1), session(OTHER, 2)), (), (), maps_known=True)
     manypath.disconnect(NAMED)
     assert attached(handle) == [("192.0.2.1:3260", IQN, 1)]
+
+
+def test_extend_without_a_name_server(handle: FakeHandle) -> None:
+    handle.host = Inventory((session(IQN, 1), session(OTHER, 2)), (), (), maps_known=True)
+    manypath.extend(NAMED)
+    assert attached(handle) == [("192.0.2.1:3260", IQN, 1)]
+    handle.host = Inventory((), (), (), maps_known=True)
+    with pytest.raises(SessionError, match="not attached"):
+        manypath.extend(NAMED)
 
 
 def test_a_portal_that_is_offered_by_name(handle: FakeHandle) -> None:

@@ -97,6 +97,7 @@ enum manypath_phase {
     MANYPATH_PHASE_LOGOUT,
     MANYPATH_PHASE_RESOLVE,   /* host name to address */
     MANYPATH_PHASE_DISCOVERY, /* SendTargets */
+    MANYPATH_PHASE_RESIZE,    /* making the map longer */
 };
 
 struct manypath_error {
@@ -224,6 +225,13 @@ struct manypath_detach_request {
     bool whole_map; /* also the other paths of the map that these targets' disks are in */
 };
 
+struct manypath_extend_request {
+    const struct manypath_target *targets; /* one that is attached is enough to find the map */
+    size_t target_count;
+    uint32_t timeout_ms;
+    uint64_t size_bytes; /* wait until the devices have at least this size; 0: take what they say */
+};
+
 enum manypath_path_state {
     MANYPATH_PATH_FAILED = 0, /* see error */
     MANYPATH_PATH_PENDING,    /* the portal is not there yet; see manypath_attach_begin() */
@@ -304,6 +312,29 @@ struct manypath_detachment {
     struct manypath_detach_times times;
 };
 
+struct manypath_extend_times {
+    uint64_t queue_ns;
+    uint64_t prepare_ns;
+    uint64_t rescan_ns; /* until every path had the new size */
+    uint64_t resize_ns;
+    uint64_t total_ns;
+};
+
+struct manypath_extension {
+    char device[MANYPATH_DEVICE_SIZE]; /* the map, "dm-N"; the disk where there is no map */
+    char wwid[MANYPATH_WWID_SIZE];
+    uint64_t old_size_bytes; /* before this operation */
+    uint64_t size_bytes;     /* now, read back from the device */
+    bool multipathd_running;
+    size_t path_count;
+    struct manypath_path
+        *paths; /* those of the map, then targets' disks that are not in it; FAILED:
+                                    see error, the path does not have the new size */
+    size_t warning_count;
+    char **warnings;
+    struct manypath_extend_times times;
+};
+
 /*
  * Begins an attach: log in where no session exists, scan the LUN, read and compare each path's
  * identity, make or join the map. Idempotent. A path whose portal refuses or does not answer is
@@ -322,6 +353,25 @@ MANYPATH_API int manypath_attach_begin(struct manypath *handle,
  * manypath_attach_begin(). */
 MANYPATH_API int manypath_detach_begin(struct manypath *handle,
                                        const struct manypath_detach_request *request,
+                                       struct manypath_operation **ret_operation,
+                                       struct manypath_error *err);
+
+/*
+ * Begins to make an attached volume as large as it has become on the storage: rescan every path of
+ * the map that the targets' disks are in (not only the paths of the request), prove by VPD 0x83 that
+ * each is still the map's disk and that all have the same new size, then make the map longer, in use
+ * or not: through multipathd if that runs, else by loading its own table with the new length. Without
+ * a map the disk is rescanned. No portal is logged in to. As manypath_attach_begin().
+ *
+ * Nothing to do is a success. A path that does not answer does not stop the others, but the kernel
+ * lets no map be longer than one of its paths: it is taken out of the map, FAILED in the result, and
+ * the same call takes it back once it answers. Errors, with the map as it was: E_SESSION or E_DEVICE
+ * (not attached), E_IDENTITY (a path is another disk now), E_DEVICE (no path answers, or one still
+ * has the old size when the time is over), E_INVALID (size_bytes is below the present size), E_MAP
+ * (the devices have become smaller, or the map could not be changed).
+ */
+MANYPATH_API int manypath_extend_begin(struct manypath *handle,
+                                       const struct manypath_extend_request *request,
                                        struct manypath_operation **ret_operation,
                                        struct manypath_error *err);
 
@@ -351,6 +401,11 @@ MANYPATH_API int manypath_attach_finish(struct manypath_operation *operation,
 /* The same for a detach. *ret_detachment is freed with manypath_detachment_free(). */
 MANYPATH_API int manypath_detach_finish(struct manypath_operation *operation,
                                         struct manypath_detachment **ret_detachment,
+                                        struct manypath_error *err);
+
+/* The same for an extend. *ret_extension is freed with manypath_extension_free(). */
+MANYPATH_API int manypath_extend_finish(struct manypath_operation *operation,
+                                        struct manypath_extension **ret_extension,
                                         struct manypath_error *err);
 
 /* ------------------------------------------------------------------------------------------------
@@ -411,6 +466,7 @@ MANYPATH_API void manypath_addresses_free(struct manypath_addresses *addresses);
 
 MANYPATH_API void manypath_attachment_free(struct manypath_attachment *attachment);
 MANYPATH_API void manypath_detachment_free(struct manypath_detachment *detachment);
+MANYPATH_API void manypath_extension_free(struct manypath_extension *extension);
 MANYPATH_API void manypath_paths_free(struct manypath_path *paths);
 
 /* ------------------------------------------------------------------------------------------------
