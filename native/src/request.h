@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What attach, detach and extend have in common: checking the targets of a request, and operations as such.
- */
+/* What attach, detach and extend have in common: checking the targets of a request, and operations
+ * as such. */
 #ifndef MP_REQUEST_H
 #define MP_REQUEST_H
 

@@ -487,7 +487,7 @@ static int read_block(int device_fd, struct mp_disk *disk)
 {
     char path[MANYPATH_DEVICE_SIZE + 8];
     char dev_text[32], size_text[32];
-    const char *name;
+    const char *name = "";
     DIR *dir = NULL;
     int r = open_dir_at(device_fd, "block", &dir);
 
@@ -539,7 +539,7 @@ static int read_disk(int at, const char *path, struct mp_disk *disk)
 int mp_sysfs_find_disk(const char *root, int32_t host, int32_t sid, uint64_t lun,
                        struct mp_disk *ret_disk)
 {
-    const char *name;
+    const char *name = "";
     DIR *dir = NULL;
     int found = -ENOENT;
     int r = open_session_dir(root, sid, &dir);
@@ -573,7 +573,7 @@ struct disk_list {
 static int add_target_disks(int session_fd, const char *target_name, const struct mp_disk *expected,
                             struct disk_list *list)
 {
-    const char *name;
+    const char *name = "";
     DIR *dir = NULL;
     int r = open_dir_at(session_fd, target_name, &dir);
 
@@ -613,7 +613,7 @@ int mp_sysfs_session_disks(const char *root, int32_t host, int32_t sid, struct m
                            size_t *ret_count)
 {
     struct disk_list list = {0};
-    const char *name;
+    const char *name = "";
     DIR *dir = NULL;
     int r = open_session_dir(root, sid, &dir);
 
@@ -664,7 +664,7 @@ static bool holder_known(const struct holder_list *list, const char *name)
 
 static int add_holders(int at, const char *path, struct holder_list *list)
 {
-    const char *name;
+    const char *name = "";
     DIR *dir = NULL;
     int r = open_dir_at(at, path, &dir);
 
@@ -686,7 +686,7 @@ int mp_sysfs_holders(const char *root, const char *name, char (*ret_names)[MANYP
 {
     struct holder_list list = {.names = ret_names, .max = max};
     char path[MANYPATH_DEVICE_SIZE + 8];
-    const char *entry;
+    const char *entry = "";
     DIR *dir = NULL;
 
     if (!is_block_name(name))
