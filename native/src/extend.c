@@ -54,7 +54,8 @@ struct extend_path {
     struct mp_disk disk;
     bool member; /* of the map */
     struct mp_job *job;
-    bool answered; /* size_bytes is the one after its last rescan */
+    uint64_t asked_ns; /* when its last rescan was begun */
+    bool answered;     /* size_bytes is the one after its last rescan */
     uint64_t size_bytes;
     int32_t state; /* in the map */
     struct manypath_path_times times;
@@ -617,6 +618,8 @@ static void patience_over(struct mp_timer *timer)
         if (path->job == NULL)
             continue;
         abandon_job(extend, &path->job);
+        if (path->answered && mp_now_ns() - path->asked_ns < STRAGGLER_GRACE)
+            continue; /* asked once more just now: what it said before counts */
         mp_error(&error, MANYPATH_E_DEVICE, MANYPATH_PHASE_SCAN, ETIMEDOUT,
                  "%s has not answered INQUIRY or the rescan in time", path->disk.name);
         path_fail(path, &error);
@@ -641,6 +644,7 @@ static void rescan(struct extend *extend, uint64_t bytes)
             no_resources(extend, MANYPATH_PHASE_SCAN);
             return;
         }
+        path->asked_ns = mp_now_ns();
         extend->outstanding++;
     }
 }

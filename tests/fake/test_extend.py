@@ -759,3 +759,19 @@ def test_a_path_is_not_taken_back(host: FakeHost, daemon: FakeMultipathd) -> Non
     (failed,) = (path for path in made.paths if path.state == "FAILED")
     assert (failed.device, failed.error.code) == ("sdb", "MAP")
     assert "is not in the map" in made.warnings[0]
+
+
+def test_time_is_over_while_it_is_asked_once_more(host: FakeHost) -> None:
+    """The storage is not extended: not the same as a path that is down."""
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    gates = [host.block("rescan", f"sd{letter}") for letter in "ab"]
+    operation = host.handle.extend(host.targets(2), timeout=2.0, size=2 * SIZE)
+    for gate in gates:
+        assert gate.reached()
+        gate.release()
+    late = host.block("rescan", "sda", times=None)
+    error = operation.failure()
+    late.release()
+    assert error.code == "DEVICE"
+    assert "is the volume extended on the storage?" in error.message
