@@ -1096,11 +1096,24 @@ TEST(list_endless)
 
     to_list();
     while (mp_discovery_status(machine) == MP_DISCOVERY_BUSY && pdus < 100000) {
-        LISTING(0, 1, "");
+        LISTING(0, 1, "a");
         pdus++;
     }
     CHECK(broken("come to an end"));
     CHECK_EQ(pdus, 16385);
+    to_list();
+    for (pdus = 0; mp_discovery_status(machine) == MP_DISCOVERY_BUSY && pdus < 100000; pdus++)
+        LISTING(0, 1, "");
+    CHECK(broken("does not go on"));
+    CHECK_EQ(pdus, 65);
+    to_list();
+    for (pdus = 0; mp_discovery_status(machine) == MP_DISCOVERY_BUSY && pdus < 640; pdus++) {
+        if (pdus % 64 == 63)
+            LISTING(0, 1, "a");
+        else
+            LISTING(0, 1, "");
+    }
+    CHECK_EQ(mp_discovery_status(machine), MP_DISCOVERY_BUSY);
     to_list();
     for (pdus = 0; mp_discovery_status(machine) == MP_DISCOVERY_BUSY && pdus < 100000; pdus++) {
         give((struct answer){.opcode = NOP_IN, .flags = F, .itt = NO_TAG, .ttt = 1});
