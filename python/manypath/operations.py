@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from manypath import _core, places, properties
+from manypath._types import Detachment, DetachTimings
 from manypath.address import NamedPortal, Portal, parse_portal, shorten
 from manypath.errors import InvalidRequestError, SessionError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from manypath._types import (
         Attachment,
         Credentials,
-        Detachment,
         Discovered,
         Extension,
         Inventory,
@@ -93,6 +93,8 @@ def disconnect(
     deadline = places.Deadline(_milliseconds(timeout))
     handle = _handle()
     where = places.to_detach(handle, plan, deadline)
+    if not where.targets:  # no session, and nobody knows the portals: so it is not connected
+        return _nothing_detached(plan.warnings)
     # What discovery found then is in the map now.
     detachment = handle.detach(
         where.targets, deadline.milliseconds(), whole_map=plan.discovery is not None
@@ -100,6 +102,11 @@ def disconnect(
     if not plan.warnings:
         return detachment
     return dataclasses.replace(detachment, warnings=plan.warnings + detachment.warnings)
+
+
+def _nothing_detached(warnings: tuple[str, ...]) -> Detachment:
+    timings = DetachTimings(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return Detachment(False, 0, 0, 0, warnings, timings)
 
 
 def extend(

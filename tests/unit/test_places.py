@@ -255,6 +255,12 @@ def test_detach_without_a_name_server(handle: FakeHandle) -> None:
     assert attached(handle) == [("192.0.2.1:3260", IQN, 1)]
 
 
+def test_detach_of_what_nobody_knows(handle: FakeHandle) -> None:
+    """No name server and no session: it is not connected, and disconnecting that succeeds."""
+    assert not manypath.disconnect(NAMED).map_removed
+    assert "detach" not in [call[0] for call in handle.calls]
+
+
 def test_extend_without_a_name_server(handle: FakeHandle) -> None:
     handle.host = Inventory((session(IQN, 1), session(OTHER, 2)), (), (), maps_known=True)
     manypath.extend(NAMED)
