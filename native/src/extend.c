@@ -2,8 +2,12 @@
 /*
  * Extend: an attached volume has become larger on the storage.
  *
- *   FIND (the targets' disks, their map, every path of the map) -> RESCAN (each path, side by side: is
- *     it still this disk? rescan, ask again, compare the sizes) -> RESIZE (the map, proven by sysfs)
+ *   FIND (the targets' disks, their map, every path of the map) -> HOLD (the map, open) -> RESCAN (each
+ *     path, side by side: is it still this disk? rescan, ask again, compare the sizes) -> RESIZE (the
+ *     map, proven by sysfs)
+ *
+ * The map is held open because multipathd refuses a map whose paths have different sizes: reconfigured
+ * between two rescans, it would remove one that nobody uses (libmultipath configure.c, ACT_REJECT).
  *
  * A map is never made longer than a path that answers. Everything is read from the kernel, so the same
  * call goes on where an earlier one stopped.
@@ -19,11 +23,14 @@
 #include "text.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MS UINT64_C(1000000) /* in nanoseconds */
 
@@ -41,7 +48,7 @@
 
 enum { HOLDERS_MAX = 8, UUID_SIZE = 129, MEMBERS_MAX = 1024 };
 
-enum extend_step { EXTEND_FIND, EXTEND_RESCAN, EXTEND_RESIZE, EXTEND_DONE };
+enum extend_step { EXTEND_FIND, EXTEND_HOLD, EXTEND_RESCAN, EXTEND_RESIZE, EXTEND_DONE };
 
 struct extend;
 
@@ -72,7 +79,8 @@ struct extend {
     uint64_t old_bytes, new_bytes;
     size_t path_count;
     struct extend_path *paths;
-    struct mp_job *resize_job;
+    int map_fd;                 /* keeps the map from being removed; -1 */
+    struct mp_job *map_job;     /* holding or resizing */
     unsigned jobs;              /* not yet back, ours or abandoned: they point to us */
     unsigned outstanding;       /* paths that have not answered in this round */
     uint64_t paths_deadline_ns; /* leaves time for the map before the operation's deadline */
@@ -85,6 +93,7 @@ struct extend {
 };
 
 static void decide(struct extend *extend);
+static void let_go(struct extend *extend);
 
 static uint64_t since_begin(const struct extend *extend)
 {
@@ -163,7 +172,8 @@ static void finish(struct extend *extend)
     mp_engine_disarm(handle, &extend->again);
     for (size_t i = 0; i < extend->path_count; i++)
         abandon_job(extend, &extend->paths[i].job);
-    abandon_job(extend, &extend->resize_job);
+    abandon_job(extend, &extend->map_job);
+    let_go(extend);
     if (extend->operation.error.code == 0)
         fill_result(extend);
     mp_operation_deliver(&extend->operation);
@@ -195,7 +205,7 @@ static void no_resources(struct extend *extend, int phase)
 struct extend_job {
     struct mp_job job;
     struct extend *extend;
-    struct extend_path *path; /* NULL: resizing */
+    struct extend_path *path; /* NULL: holding or resizing the map */
     struct mp_host *host;
     void (*finished)(struct extend_job *job); /* not called when nobody waits any more */
     int result;
@@ -205,6 +215,8 @@ struct extend_job {
     struct mp_identity identity;
     uint64_t rescanned_ns;
     uint64_t deadline_ns;
+    int map_fd;
+    char device[MANYPATH_DEVICE_SIZE];
     char uuid[UUID_SIZE];
     uint64_t size_bytes;
     bool multipathd_running;
@@ -219,6 +231,8 @@ static void job_drop(struct mp_job *base)
 {
     struct extend_job *job = (struct extend_job *)base;
 
+    if (job->map_fd >= 0)
+        close(job->map_fd);
     mp_host_release(job->host);
     free(job->map_paths);
     free(job);
@@ -227,12 +241,16 @@ static void job_drop(struct mp_job *base)
 static void job_done(struct mp_job *base)
 {
     struct extend_job *job = (struct extend_job *)base;
-    struct mp_job **slot = job->path != NULL ? &job->path->job : &job->extend->resize_job;
+    struct mp_job **slot = job->path != NULL ? &job->path->job : &job->extend->map_job;
 
     job->extend->jobs--;
     if (*slot == base) {
         *slot = NULL;
         job->finished(job);
+    } else if (job->map_fd >= 0) { /* it was held too late */
+        job->extend->map_fd = job->map_fd;
+        job->map_fd = -1;
+        let_go(job->extend);
     }
     job_drop(base);
 }
@@ -250,10 +268,13 @@ static struct extend_job *new_job(struct extend *extend, struct extend_path *pat
     job->job.drop = job_drop;
     job->extend = extend;
     job->path = path;
+    job->map_fd = -1;
     job->host = mp_host_hold(extend->operation.handle->host);
     job->finished = finished;
     job->deadline_ns = extend->operation.deadline_ns - ANSWER_RESERVE;
     memcpy(job->wwid, extend->wwid, sizeof job->wwid);
+    memcpy(job->device, extend->device, sizeof job->device);
+    memcpy(job->uuid, extend->uuid, sizeof job->uuid);
     if (path != NULL)
         job->disk = path->disk;
     return job;
@@ -268,6 +289,30 @@ static bool start_job(struct extend *extend, struct extend_job *job, struct mp_j
     extend->jobs++;
     *slot = &job->job;
     return true;
+}
+
+/* The last close of a block device writes back what is dirty, so it may block. */
+static void close_run(struct mp_job *base)
+{
+    struct extend_job *job = (struct extend_job *)base;
+
+    close(job->map_fd);
+    job->map_fd = -1;
+}
+
+static void let_go(struct extend *extend)
+{
+    struct extend_job *job = extend->map_fd >= 0 ? new_job(extend, NULL, close_run, NULL) : NULL;
+    struct mp_job *nobody_waits = NULL;
+
+    if (job != NULL) {
+        job->map_fd = extend->map_fd;
+        if (start_job(extend, job, &nobody_waits))
+            mp_pool_abandon(extend->operation.handle->pool, nobody_waits);
+    } else if (extend->map_fd >= 0) {
+        close(extend->map_fd);
+    }
+    extend->map_fd = -1;
 }
 
 /* ---- paths that are not usable ---- */
@@ -309,13 +354,13 @@ static void resize_run(struct mp_job *base)
     job->result =
         mp_map_resize(job->host, job->uuid, job->size_bytes, job->map_paths, job->member_count,
                       job->deadline_ns, &job->multipathd_running, &job->error);
-    if (job->result < 0 || job->joining_count == 0)
-        return;
     if (join_until_ns > job->deadline_ns)
         join_until_ns = job->deadline_ns;
-    job->join_result =
-        mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths + job->member_count,
-                    job->joining_count, true, join_until_ns, &map, &job->join_error);
+    if (job->result == 0 && job->joining_count > 0)
+        job->join_result =
+            mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths + job->member_count,
+                        job->joining_count, true, join_until_ns, &map, &job->join_error);
+    close_run(base);
 }
 
 static struct extend_path *path_of(struct extend *extend, dev_t dev)
@@ -393,10 +438,11 @@ static void step_resize(struct extend *extend)
         no_resources(extend, MANYPATH_PHASE_RESIZE);
         return;
     }
-    memcpy(job->uuid, extend->uuid, sizeof job->uuid);
     job->size_bytes = extend->new_bytes;
+    job->map_fd = extend->map_fd;
+    extend->map_fd = -1;
     choose_map_paths(extend, job);
-    if (!start_job(extend, job, &extend->resize_job))
+    if (!start_job(extend, job, &extend->map_job))
         no_resources(extend, MANYPATH_PHASE_RESIZE);
 }
 
@@ -649,6 +695,13 @@ static void rescan(struct extend *extend, uint64_t bytes)
     }
 }
 
+static void step_rescan(struct extend *extend)
+{
+    extend->times.prepare_ns = since_begin(extend);
+    extend->step = EXTEND_RESCAN;
+    rescan(extend, 0);
+}
+
 /* The largest size that was told is the new one, unless the caller knows of a larger one. */
 static void again(struct mp_timer *timer)
 {
@@ -659,6 +712,51 @@ static void again(struct mp_timer *timer)
         if (counts(extend, &extend->paths[i]) && extend->paths[i].size_bytes > bytes)
             bytes = extend->paths[i].size_bytes;
     rescan(extend, bytes);
+}
+
+/* ---- HOLD ---- */
+
+/* Its number may have passed to another map since it was found: once open, it stays what it is. */
+static void hold_run(struct mp_job *base)
+{
+    struct extend_job *job = (struct extend_job *)base;
+    char path[PATH_MAX];
+    char uuid[UUID_SIZE] = "";
+
+    snprintf(path, sizeof path, "%s/%s", job->host->dev_root, job->device);
+    job->map_fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (job->map_fd < 0) {
+        job->result = mp_error(&job->error, MANYPATH_E_MAP, MANYPATH_PHASE_PREPARE, errno,
+                               "cannot open %s: errno %d; nothing was changed", path, errno);
+        return;
+    }
+    mp_sysfs_dm(job->host->sysfs_root, job->device, uuid, sizeof uuid, NULL, 0);
+    if (strcmp(uuid, job->uuid) != 0)
+        job->result =
+            mp_error(&job->error, MANYPATH_E_MAP, MANYPATH_PHASE_PREPARE, ENOENT,
+                     "the map %s was removed just now; attach the volume again", job->uuid);
+}
+
+static void hold_finished(struct extend_job *job)
+{
+    struct extend *extend = job->extend;
+
+    if (job->result < 0) {
+        fail(extend, &job->error);
+        return;
+    }
+    extend->map_fd = job->map_fd;
+    job->map_fd = -1;
+    step_rescan(extend);
+}
+
+static void step_hold(struct extend *extend)
+{
+    struct extend_job *job = new_job(extend, NULL, hold_run, hold_finished);
+
+    extend->step = EXTEND_HOLD;
+    if (job == NULL || !start_job(extend, job, &extend->map_job))
+        no_resources(extend, MANYPATH_PHASE_PREPARE);
 }
 
 /* ---- FIND ---- */
@@ -867,9 +965,10 @@ static void extend_begin(struct manypath_operation *operation)
         fail(extend, &error);
         return;
     }
-    extend->times.prepare_ns = since_begin(extend);
-    extend->step = EXTEND_RESCAN;
-    rescan(extend, 0);
+    if (has_map(extend))
+        step_hold(extend);
+    else
+        step_rescan(extend);
 }
 
 /* ---- cancelling, freeing ---- */
@@ -881,6 +980,7 @@ static void extend_cancel(struct manypath_operation *operation, int code)
         const char *state;
     } steps[] = {
         [EXTEND_FIND] = {MANYPATH_PHASE_PREPARE, "nothing was changed"},
+        [EXTEND_HOLD] = {MANYPATH_PHASE_PREPARE, "while the map was opened, nothing was changed"},
         [EXTEND_RESCAN] = {MANYPATH_PHASE_SCAN,
                            "while the paths were rescanned, the map was not changed"},
         [EXTEND_RESIZE] = {MANYPATH_PHASE_RESIZE, "while the map was resized"},
@@ -939,6 +1039,7 @@ int mp_extend_new(struct manypath *handle, const struct manypath_extend_request 
     uint64_t reserve_ns = (uint64_t)request->timeout_ms * MS / 10;
 
     extend->wanted_bytes = request->size_bytes;
+    extend->map_fd = -1;
     extend->paths_deadline_ns =
         extend->operation.deadline_ns - (reserve_ns < RESIZE_RESERVE ? reserve_ns : RESIZE_RESERVE);
     extend->patience.fire = patience_over;

@@ -14,6 +14,7 @@ import pytest
 import manypath
 from lab import Iscsid, Lab, Multipathd, Volume, wait_until
 from lab.blockdev import device_path, pattern, read_direct, write_direct
+from lab.tools import run
 from manypath import PathState
 from manypath.errors import (
     DeviceError,
@@ -184,6 +185,32 @@ def test_user_friendly_names(lab: Lab, iscsid: Iscsid) -> None:
     lab.multipathd.command("reconfigure")
     volume.resize(NEW)
     assert manypath.extend(properties, timeout=TIMEOUT).size_bytes == NEW * MIB
+    detach(lab, properties)
+
+
+def test_reconfigured_meanwhile(lab: Lab, iscsid: Iscsid, multipathd: Multipathd) -> None:
+    """multipathd refuses paths of different sizes: it would remove the map, which nobody has open."""
+    volume = lab.volume(OLD)
+    properties = lab.export(volume, lab.portals(4)).properties
+    device = attach(properties).device
+    lab.settle()
+    over = threading.Event()
+
+    def reconfigure() -> None:
+        while not over.is_set():
+            run("multipathd", "reconfigure", check=False)  # refused while it is at it
+            over.wait(0.05)
+
+    busy = threading.Thread(target=reconfigure)
+    busy.start()
+    try:
+        for size in range(OLD + 1, OLD + 9):
+            volume.resize(size)
+            extension = manypath.extend(properties, timeout=TIMEOUT)
+            assert (extension.device, extension.size_bytes) == (device, size * MIB)
+    finally:
+        over.set()
+        busy.join()
     detach(lab, properties)
 
 
