@@ -221,8 +221,9 @@ struct extend_job {
     uint64_t size_bytes;
     bool multipathd_running;
     size_t member_count;
-    size_t joining_count; /* behind the members: disks to be taken back into the map */
+    size_t map_path_count; /* the members, then disks to be taken back into the map */
     struct mp_map_path *map_paths;
+    struct mp_map_path *joining; /* what complete() works on, as many */
     int join_result;
     struct manypath_error join_error;
 };
@@ -235,6 +236,7 @@ static void job_drop(struct mp_job *base)
         close(job->map_fd);
     mp_host_release(job->host);
     free(job->map_paths);
+    free(job->joining);
     free(job);
 }
 
@@ -345,21 +347,53 @@ static void warn_of(struct extend *extend, const struct extend_path *path, bool 
 
 /* ---- RESIZE ---- */
 
+static bool is_member(const struct mp_host *host, const char *map, const char *name)
+{
+    char members[MEMBERS_MAX][MANYPATH_DEVICE_SIZE];
+    size_t count = 0;
+
+    mp_sysfs_slaves(host->sysfs_root, map, members, MEMBERS_MAX, &count);
+    for (size_t i = 0; i < count && i < MEMBERS_MAX; i++)
+        if (strcmp(members[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* Usable paths the map lacks: disks that were not in it, and members multipathd threw out because it
+ * saw their new size before ours (structs_vec.c, adopt_paths). */
+static void complete(struct extend_job *job)
+{
+    uint64_t until_ns = mp_now_ns() + JOIN_PATIENCE;
+    bool whole = true;
+    size_t count = 0;
+    struct mp_map map;
+
+    for (size_t i = 0; i < job->map_path_count; i++) {
+        if (job->map_paths[i].state == MANYPATH_PATH_FAILED || job->map_paths[i].removed)
+            continue;
+        job->joining[count++] = job->map_paths[i];
+        whole = whole && is_member(job->host, job->device, job->map_paths[i].name);
+    }
+    if (whole)
+        return;
+    if (until_ns > job->deadline_ns)
+        until_ns = job->deadline_ns;
+    job->join_result = mp_map_join(job->host, job->wwid, job->size_bytes, job->joining, count, true,
+                                   until_ns, &map, &job->join_error);
+    for (size_t i = 0, j = 0; i < job->map_path_count && j < count; i++)
+        if (job->map_paths[i].dev == job->joining[j].dev)
+            job->map_paths[i].state = job->joining[j++].state;
+}
+
 static void resize_run(struct mp_job *base)
 {
     struct extend_job *job = (struct extend_job *)base;
-    uint64_t join_until_ns = mp_now_ns() + JOIN_PATIENCE;
-    struct mp_map map;
 
     job->result =
         mp_map_resize(job->host, job->uuid, job->size_bytes, job->map_paths, job->member_count,
                       job->deadline_ns, &job->multipathd_running, &job->error);
-    if (join_until_ns > job->deadline_ns)
-        join_until_ns = job->deadline_ns;
-    if (job->result == 0 && job->joining_count > 0)
-        job->join_result =
-            mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths + job->member_count,
-                        job->joining_count, true, join_until_ns, &map, &job->join_error);
+    if (job->result == 0)
+        complete(job);
     close_run(base);
 }
 
@@ -373,17 +407,21 @@ static struct extend_path *path_of(struct extend *extend, dev_t dev)
 
 static void take_states(struct extend *extend, const struct extend_job *job)
 {
-    for (size_t i = 0; i < job->member_count + job->joining_count; i++) {
+    for (size_t i = 0; i < job->map_path_count; i++) {
         const struct mp_map_path *result = &job->map_paths[i];
         struct extend_path *path = path_of(extend, result->dev);
+        bool removed = result->removed;
 
         if (path == NULL)
             continue;
         path->state = result->state;
-        if (!path->member && job->join_result < 0 && path->error.code == 0)
+        if (path->error.code == 0 && job->join_result < 0 &&
+            !is_member(extend->operation.handle->host, extend->device, path->disk.name)) {
             path_fail(path, &job->join_error);
+            removed = path->member;
+        }
         if (path->error.code != 0)
-            warn_of(extend, path, result->removed);
+            warn_of(extend, path, removed);
     }
 }
 
@@ -408,7 +446,7 @@ static void choose_map_paths(struct extend *extend, struct extend_job *job)
     for (int joining = 0; joining < 2; joining++)
         for (size_t i = 0; i < extend->path_count; i++) {
             const struct extend_path *path = &extend->paths[i];
-            struct mp_map_path *mine = &job->map_paths[job->member_count + job->joining_count];
+            struct mp_map_path *mine = &job->map_paths[job->map_path_count];
 
             if (path->member == (joining != 0))
                 continue;
@@ -421,7 +459,9 @@ static void choose_map_paths(struct extend *extend, struct extend_job *job)
             mine->state = path->error.code != 0 ? MANYPATH_PATH_FAILED : MANYPATH_PATH_ACTIVE;
             mp_copy(mine->name, sizeof mine->name, path->disk.name);
             mp_copy(mine->dh_state, sizeof mine->dh_state, path->disk.dh_state);
-            *(joining ? &job->joining_count : &job->member_count) += 1;
+            job->map_path_count++;
+            if (!joining)
+                job->member_count++;
         }
 }
 
@@ -430,9 +470,11 @@ static void step_resize(struct extend *extend)
     struct extend_job *job = new_job(extend, NULL, resize_run, resize_finished);
 
     extend->step = EXTEND_RESIZE;
-    if (job != NULL)
+    if (job != NULL) {
         job->map_paths = calloc(extend->path_count, sizeof *job->map_paths);
-    if (job == NULL || job->map_paths == NULL) {
+        job->joining = calloc(extend->path_count, sizeof *job->joining);
+    }
+    if (job == NULL || job->map_paths == NULL || job->joining == NULL) {
         if (job != NULL)
             job_drop(&job->job);
         no_resources(extend, MANYPATH_PHASE_RESIZE);
