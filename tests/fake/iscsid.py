@@ -360,6 +360,8 @@ class FakeIscsid:
             try:
                 self._one(connection)
             except OSError:  # stop() shut the connection down, or the client went away
+                if self.requests and self.requests[-1].outcome == "reading":
+                    self.requests[-1].outcome = "cut"
                 self._close(connection)
             except BaseException as error:
                 self.failures.append(error)

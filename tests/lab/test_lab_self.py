@@ -365,3 +365,15 @@ def test_a_kernel_warning_is_found(lab: Lab) -> None:
 )
 def test_what_counts_as_kernel_trouble(line: str) -> None:
     assert kernel_trouble([line, "debugging is fine", "scsi host0: iSCSI Initiator"]) == [line]
+
+
+def test_the_scheduler_miscounts() -> None:
+    """Its warning is left out, and nothing behind it."""
+    warning = [
+        "WARNING: CPU: 1 PID: 213 at block/mq-deadline.c:669 dd_exit_sched+0xd7/0xf0",
+        "Call Trace:",
+    ]
+    miscount = ["statistics for priority 1: i 75 m 0 d 76 c 76", *warning]
+    end = "---[ end trace 0000000000000000 ]---"
+    assert kernel_trouble([*miscount, end, "BUG: bad"]) == ["BUG: bad"]
+    assert kernel_trouble(warning) == warning
