@@ -189,7 +189,7 @@ def test_user_friendly_names(lab: Lab, iscsid: Iscsid) -> None:
 
 
 def test_reconfigured_meanwhile(lab: Lab, iscsid: Iscsid, multipathd: Multipathd) -> None:
-    """multipathd refuses paths of different sizes: it would remove the map, which nobody has open."""
+    """multipathd refuses paths of different sizes, and would remove a map that nobody has open."""
     volume = lab.volume(OLD)
     properties = lab.export(volume, lab.portals(4)).properties
     device = attach(properties).device
