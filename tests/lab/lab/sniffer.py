@@ -10,6 +10,18 @@ ETH_P_ALL = 3
 SO_RCVBUFFORCE = 33
 BUFFER = 16 << 20
 LARGEST = 65536
+ETHERNET = 14
+IPV6 = b"\x86\xdd"
+
+
+def _segment(packet: bytes) -> bytes:
+    """Addresses, ports, sequence number and payload: the same when TCP sends it once more."""
+    if packet[12:14] == IPV6:
+        ends, tcp = packet[ETHERNET + 8 : ETHERNET + 40], packet[ETHERNET + 40 :]
+    else:
+        header = (packet[ETHERNET] & 0xF) * 4
+        ends, tcp = packet[ETHERNET + 12 : ETHERNET + 20], packet[ETHERNET + header :]
+    return ends + tcp[:8] + tcp[(tcp[12] >> 4) * 4 :] if len(tcp) >= 20 else packet
 
 
 class Sniffer:
@@ -33,9 +45,10 @@ class Sniffer:
         self._socket.close()
 
     def find(self, pattern: bytes) -> list[bytes]:
-        """First group (or whole) of each match, a packet at a time; outgoing packets once."""
+        """First group (or whole) of each match, a packet at a time; what is sent again counts once."""
         self._listen()
-        return [found for packet in self._heard for found in re.findall(pattern, packet)]
+        once = {_segment(packet): packet for packet in self._heard}
+        return [found for packet in once.values() for found in re.findall(pattern, packet)]
 
     def _listen(self) -> None:
         while self._socket.fileno() >= 0:
