@@ -45,7 +45,7 @@ class Sniffer:
         self._socket.close()
 
     def find(self, pattern: bytes) -> list[bytes]:
-        """First group (or whole) of each match, a packet at a time; what TCP repeats counts once."""
+        """First group (or whole) of each match, a packet at a time; what TCP repeats, once."""
         self._listen()
         once = {_segment(packet): packet for packet in self._heard}
         return [found for packet in once.values() for found in re.findall(pattern, packet)]
