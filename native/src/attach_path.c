@@ -178,6 +178,15 @@ static bool too_early(int sys_errno)
     return sys_errno == ENOENT || sys_errno == ENXIO || sys_errno == ENODEV;
 }
 
+/* Its event is still to come: of a disk that our scan brought, and of one that somebody else's scan is
+ * bringing. One that is offline or on its way out cannot be opened either, and has no event to come. */
+static bool coming_up(struct mp_attach_path *path)
+{
+    return path->disk_is_ours ||
+           (mp_path_find_disk(path) == 0 &&
+            (strcmp(path->disk.state, "running") == 0 || strcmp(path->disk.state, "created") == 0));
+}
+
 static void path_identity(struct mp_attach_path *path);
 
 static void identity_finished(struct mp_attach_job *job)
@@ -185,11 +194,11 @@ static void identity_finished(struct mp_attach_job *job)
     struct mp_attach_path *path = job->path;
 
     if (job->result < 0 && too_early(job->error.sys_errno) && path->opens < OPENS_MAX &&
-        (path->announced || path->disk_is_ours)) {
+        (path->announced || coming_up(path))) {
         if (path->announced)
             path_identity(path);
         else
-            path->step = MP_PATH_DEVICE; /* its event is still to come */
+            path->step = MP_PATH_DEVICE;
         return;
     }
     if (job->result < 0) {

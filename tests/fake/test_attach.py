@@ -152,6 +152,32 @@ def test_events_of_others(host: FakeHost) -> None:
     assert operation.finish().path_count == 1
 
 
+def test_somebody_elses_scan_is_bringing_the_disk(host: FakeHost) -> None:
+    """In sysfs already, and not to be opened yet: its event comes."""
+    (target,) = host.targets(1)
+    host.export()
+    disk = host.add_disk(host.add_session(target), 1)
+    node = host.dev / disk.name
+    node.unlink()
+    operation = host.handle.attach([target])
+    assert not operation.wait(0.1)
+    node.touch()
+    host.announce(disk)
+    assert operation.finish().path_count == 1
+    assert host.passed("scan") == []
+
+
+def test_a_disk_that_is_offline_has_no_event_to_come(host: FakeHost) -> None:
+    (target,) = host.targets(1)
+    host.export()
+    disk = host.add_disk(host.add_session(target), 1)
+    (host.dev / disk.name).unlink()
+    (disk.folder / "state").write_text("offline\n")
+    with at_most(2.0):
+        error = host.handle.attach([target], timeout=10.0).failure()
+    assert (error.code, error.phase) == ("DEVICE", "identity")
+
+
 def test_device_never_comes(host: FakeHost) -> None:
     host.export()
     host.device_delay = lambda _: None
