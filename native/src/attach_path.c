@@ -180,10 +180,10 @@ static bool too_early(int sys_errno)
 
 /* Its event is still to come: of a disk that our scan brought, and of one that somebody else's scan is
  * bringing. One that is offline or on its way out cannot be opened either, and has no event to come. */
-static bool coming_up(struct mp_attach_path *path)
+static bool coming_up(struct mp_attach_path *path, int sys_errno)
 {
     return path->disk_is_ours ||
-           (mp_path_find_disk(path) == 0 &&
+           (sys_errno != ENODEV && mp_path_find_disk(path) == 0 &&
             (strcmp(path->disk.state, "running") == 0 || strcmp(path->disk.state, "created") == 0));
 }
 
@@ -194,7 +194,7 @@ static void identity_finished(struct mp_attach_job *job)
     struct mp_attach_path *path = job->path;
 
     if (job->result < 0 && too_early(job->error.sys_errno) && path->opens < OPENS_MAX &&
-        (path->announced || coming_up(path))) {
+        (path->announced || coming_up(path, job->error.sys_errno))) {
         if (path->announced)
             path_identity(path);
         else
