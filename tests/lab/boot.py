@@ -54,6 +54,7 @@ KERNEL_ARGUMENTS = (
     "apparmor=0",
     "selinux=0",
     "nmi_watchdog=0",
+    "transparent_hugepage=never",  # khugepaged would make a process grow by 2 MiB at any time
     # A starved host stops vCPUs for seconds: that is no bug of the guest.
     "watchdog_thresh=60",
     "rcupdate.rcu_cpu_stall_timeout=120",
