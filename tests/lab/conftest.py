@@ -15,7 +15,7 @@ from backend import SampleBackend
 from lab import Iscsid, Lab, Multipathd, Network, Portal, load_target, run
 
 PROGRAMS = (
-    *("iscsiadm", "iscsid", "multipathd", "multipath", "dmsetup", "nft", "ip", "udevadm"),
+    *("iscsiadm", "iscsid", "multipathd", "multipath", "dmsetup", "nft", "ip", "ss", "udevadm"),
     *("losetup", "lvcreate", "vgcreate"),
 )
 LOG_LINES = 60

@@ -8,13 +8,14 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from lab.check import kernel_trouble, leaks
 from lab.daemons import Iscsid, Multipathd
-from lab.iscsiadm import NO_SESSIONS, forget_records, logout_all
+from lab.iscsiadm import forget_records, logout_all
 from lab.kernel_log import KernelLog
 from lab.network import PORT, How, Network, Portal
 from lab.state import Snapshot, snapshot
 from lab.target import Export, TargetServer, Volume
 from lab.tools import run, wait_until
 
+AT_REST = 20.0  # seconds for logins of iscsid's that nobody waits for
 SETTLE = 10.0  # seconds the kernel gets to finish what a test started
 UDEV = 600.0  # its queue is long after a hundred attaches on emulated processors
 
@@ -86,13 +87,16 @@ class Lab:
         run("udevadm", "settle", f"--timeout={UDEV:g}", timeout=UDEV + 10)
 
     def log_out(self) -> None:
-        """Log every session out with iscsiadm. iscsid refuses while it reconnects one, so again."""
+        """Log every session out with iscsiadm. iscsid refuses while it reconnects one, and does not
+        list one that it is only taking over: so again.
+        """
 
         def gone() -> bool:
-            return not snapshot().sessions or logout_all().returncode in (0, NO_SESSIONS)
+            if snapshot().sessions:
+                logout_all()
+            return not snapshot().sessions
 
         wait_until(gone, "iscsiadm logged all sessions out", 60)
-        wait_until(lambda: not snapshot().sessions, "all sessions are gone")
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -116,10 +120,19 @@ class Lab:
         self.settle()
         self.kernel_log.close()
 
+    def _at_rest(self) -> bool:
+        """iscsid logs in to nothing: each of its connections is that of a session that is up."""
+        states = [session.state for session in snapshot().sessions]
+        sockets = [line for line in run("ss", "-Htnp").splitlines() if '"iscsid"' in line]
+        up = len(sockets) == len(states) and set(states) <= {"LOGGED_IN"}
+        return up or not self.iscsid.pid
+
     def _end_sessions(self) -> None:
-        """And iscsid. A login that it was at, for nobody any more, may come through until then, and
-        would be the next test's, with nobody behind its portal.
+        """And iscsid. A login that it was at, for nobody any more, may still come through; it would
+        be the next test's, with nobody behind its portal.
         """
+        with suppress(AssertionError):
+            wait_until(self._at_rest, "iscsid is at rest", AT_REST)
         for _ in range(3):
             if snapshot().sessions:
                 if not self.iscsid.pid:

@@ -10,7 +10,6 @@ from lab.network import Portal
 from lab.target import Chap
 
 DATABASES = (Path("/etc/iscsi"), Path("/var/lib/iscsi"))  # the second since Debian 13
-NO_SESSIONS = 21  # exit status: nothing to log out of
 
 
 def iscsiadm(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
