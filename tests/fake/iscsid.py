@@ -359,15 +359,12 @@ class FakeIscsid:
                 self._open.add(connection)
             try:
                 self._one(connection)
-            except OSError:  # stop() shut the connection down, or the client went away
-                if self.requests and self.requests[-1].outcome == "reading":
-                    self.requests[-1].outcome = "cut"
-                self._close(connection)
             except BaseException as error:
-                if connection.fileno() < 0:  # the other thread crashed meanwhile, and closed it
-                    self.requests[-1].outcome = "cut"
-                else:
+                # stop() shut the connection down, a crash closed it, or the client went away
+                if not isinstance(error, OSError) and connection.fileno() >= 0:
                     self.failures.append(error)
+                elif self.requests and self.requests[-1].outcome == "reading":
+                    self.requests[-1].outcome = "cut"
                 self._close(connection)
 
     def _one(self, connection: socket.socket) -> None:

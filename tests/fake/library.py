@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -280,7 +281,7 @@ def chap_struct(chap: Chap | None) -> tuple[Any, list[Any]]:
     return made, kept
 
 
-class Operation:
+class Operation(ABC):
     """One that was begun; the classes below say which."""
 
     kind: str
@@ -312,8 +313,9 @@ class Operation:
         operation, self.c = self.c, ffi.NULL
         return self.collect(operation)
 
+    @abstractmethod
     def collect(self, operation: Any) -> Any:
-        raise NotImplementedError
+        """What the C library's finish function hands out, as plain data; raises Failure."""
 
     def code(self) -> str:
         """How it ended, where more than one end is right."""

@@ -128,16 +128,15 @@ class Lab:
         return up or not self.iscsid.pid
 
     def _end_sessions(self) -> None:
-        """And iscsid. A login that it was at, for nobody any more, may still come through; it would
-        be the next test's, with nobody behind its portal.
+        """Log out, and stop iscsid. A login that it was at, for nobody any more, may still come
+        through; it would be the next test's, with nobody behind its portal.
         """
         with suppress(AssertionError):
             wait_until(self._at_rest, "iscsid is at rest", AT_REST)
         for _ in range(3):
             if snapshot().sessions:
                 if not self.iscsid.pid:
-                    self.iscsid.stop()
-                    self.iscsid.start()
+                    self.iscsid.restart()
                 self.log_out()
             self.iscsid.stop()
             if not snapshot().sessions:
