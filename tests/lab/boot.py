@@ -202,6 +202,10 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
+# An emulated guest with two CPUs dies now and then while it boots: QEMU runs a breakpoint that the
+# kernel has patched over already (oops "int3" in sched_clock_cpu; QEMU 7.2, Linux 6.12).
+BOOTS = 3
+
 # --- running --------------------------------------------------------------------------------------
 
 
@@ -292,25 +296,30 @@ def run_guest(job: Job, arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="manypath-lab-") as folder:
         work = Path(folder)
         disk = pack_stage(arguments.stage, job, work)
-        ours, theirs = socket.socketpair()
-        command = qemu_command(image, disk, results, console, job, work, theirs.fileno())
-        stdin = None if job.mode == "shell" else subprocess.DEVNULL
-        booted = time.monotonic()
-        qemu = subprocess.Popen(
-            command, stdin=stdin, pass_fds=[theirs.fileno()], preexec_fn=_die_with_parent
-        )
-        theirs.close()
-        try:
-            if job.mode == "shell":
-                return qemu.wait()
-            output = Output(job.nonce)
-            boot_deadline = booted + arguments.boot_timeout
-            trouble = stream(ours, output, boot_deadline, booted + arguments.timeout)
-        finally:
-            # The root is read-only and results are on the host already: nothing to shut down.
-            qemu.kill()
-            qemu.wait()
-            ours.close()
+        for attempt in range(BOOTS):
+            ours, theirs = socket.socketpair()
+            command = qemu_command(image, disk, results, console, job, work, theirs.fileno())
+            stdin = None if job.mode == "shell" else subprocess.DEVNULL
+            booted = time.monotonic()
+            qemu = subprocess.Popen(
+                command, stdin=stdin, pass_fds=[theirs.fileno()], preexec_fn=_die_with_parent
+            )
+            theirs.close()
+            try:
+                if job.mode == "shell":
+                    return qemu.wait()
+                output = Output(job.nonce)
+                boot_deadline = booted + arguments.boot_timeout
+                trouble = stream(ours, output, boot_deadline, booted + arguments.timeout)
+            finally:
+                # The root is read-only and results are on the host already: nothing to shut down.
+                qemu.kill()
+                qemu.wait()
+                ours.close()
+            if trouble != "died" or output.started or attempt + 1 == BOOTS:
+                break
+            print_console_tail(console)
+            print("lab: the guest died before its command began; booting it again", file=sys.stderr)
     if trouble is None:
         assert output.status is not None
         if arguments.verbose:
