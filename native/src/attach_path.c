@@ -17,6 +17,9 @@
 
 enum { OPENS_MAX = 3 };
 
+/* What taking back a map that multipathd made may take, of a path that nobody waits for any more. */
+#define ORPHAN_PATIENCE (5000 * MP_MS)
+
 /* ---- letting go, undoing, failing ---- */
 
 void mp_path_let_go(struct mp_attach_path *path)
@@ -67,8 +70,14 @@ static void delete_run(struct mp_job *base)
 {
     struct mp_attach_job *job = (struct mp_attach_job *)base;
 
+    char uuid[sizeof "mpath-" + MANYPATH_WWID_SIZE];
+
     job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
                                  job->disk.target, job->disk.lun);
+    if (job->wwid[0] == '\0')
+        return;
+    snprintf(uuid, sizeof uuid, "mpath-%s", job->wwid);
+    mp_map_remove_orphan(job->host, uuid, job->deadline_ns, &job->error);
 }
 
 static void delete_finished(struct mp_attach_job *job)
@@ -76,6 +85,8 @@ static void delete_finished(struct mp_attach_job *job)
     if (job->result < 0 && job->result != -ENOENT && job->result != -ENODEV)
         mp_attach_warn(job->attach, "undoing: deleting %s failed with errno %d", job->disk.name,
                        -job->result);
+    if (job->error.code != 0)
+        mp_attach_warn(job->attach, "undoing: %s", job->error.message);
     job->path->has_disk = false;
     path_undo_session(job->path);
 }
@@ -89,6 +100,10 @@ static void path_undo_disk(struct mp_attach_path *path)
     if (path->has_disk && path->disk_is_ours) {
         struct mp_attach_job *job = mp_attach_job_new(attach, path, delete_run, delete_finished);
 
+        if (job != NULL) {
+            mp_copy(job->wwid, sizeof job->wwid, path->identity.wwid);
+            job->deadline_ns = mp_now_ns() + ORPHAN_PATIENCE;
+        }
         if (job != NULL && mp_attach_job_start(job, &path->job))
             return;
     }

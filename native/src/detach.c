@@ -39,6 +39,7 @@ struct detach;
 struct detach_disk {
     struct detach *detach;
     struct mp_disk disk;
+    char map[UUID_SIZE]; /* that it was in */
     struct mp_job *job;
 };
 
@@ -132,6 +133,7 @@ struct detach_job {
     int result;
     struct manypath_error error;
     struct mp_disk target;
+    char map[UUID_SIZE];
     uint64_t deadline_ns;
     struct mp_unmap_times times;
     size_t map_count;
@@ -274,6 +276,8 @@ static void delete_run(struct mp_job *base)
 
     job->result = mp_scsi_delete(job->host->sysfs_root, job->target.host, job->target.channel,
                                  job->target.target, job->target.lun);
+    if (job->map[0] != '\0')
+        mp_map_remove_orphan(job->host, job->map, job->deadline_ns, &job->error);
 }
 
 static void delete_finished(struct detach_job *job)
@@ -285,6 +289,8 @@ static void delete_finished(struct detach_job *job)
     else if (job->result != -ENOENT && job->result != -ENODEV)
         mp_error(&detach->operation.error, MANYPATH_E_DEVICE, MANYPATH_PHASE_DELETE, job->result,
                  "deleting SCSI device %s failed with errno %d", job->target.name, -job->result);
+    if (job->error.code != 0)
+        detach->operation.error = job->error;
     if (--detach->outstanding > 0)
         return;
     detach->detachment->times.delete_ns = phase_ns(detach);
@@ -306,8 +312,10 @@ static void step_delete(struct detach *detach)
         struct detach_disk *disk = &detach->disks[i];
         struct detach_job *job = new_job(detach, disk, delete_run, delete_finished);
 
-        if (job != NULL)
+        if (job != NULL) {
             job->target = disk->disk;
+            mp_copy(job->map, sizeof job->map, disk->map);
+        }
         if (job == NULL || !start_job(detach, job, &disk->job)) {
             no_resources(detach, MANYPATH_PHASE_DELETE);
             return;
@@ -359,15 +367,14 @@ static bool add_map(struct detach *detach, const char *uuid)
 }
 
 /* Notes the multipath map that holds this disk. Any other holder refuses the detach. */
-static int check_holders(struct detach *detach, const struct mp_disk *disk, bool *ret_mapped)
+static int check_holders(struct detach *detach, struct detach_disk *disk)
 {
     const char *root = detach->operation.handle->host->sysfs_root;
     char holders[HOLDERS_MAX][MANYPATH_DEVICE_SIZE];
     struct manypath_error *error = &detach->operation.error;
     size_t count = 0;
 
-    *ret_mapped = false;
-    if (mp_sysfs_holders(root, disk->name, holders, HOLDERS_MAX, &count) < 0)
+    if (mp_sysfs_holders(root, disk->disk.name, holders, HOLDERS_MAX, &count) < 0)
         return 0; /* it vanished: nothing holds it */
     for (size_t i = 0; i < count && i < HOLDERS_MAX; i++) {
         char uuid[UUID_SIZE] = "";
@@ -376,11 +383,11 @@ static int check_holders(struct detach *detach, const struct mp_disk *disk, bool
         if (strncmp(uuid, "mpath-", 6) != 0)
             return mp_error(error, MANYPATH_E_IN_USE, MANYPATH_PHASE_PREPARE, EBUSY,
                             "%s is held by %s, which is no multipath map; nothing was removed",
-                            disk->name, holders[i]);
+                            disk->disk.name, holders[i]);
         if (!add_map(detach, uuid))
             return mp_error(error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, ENOMEM,
                             "out of memory");
-        *ret_mapped = true;
+        mp_copy(disk->map, sizeof disk->map, uuid);
     }
     return 0;
 }
@@ -399,18 +406,17 @@ static void step_unmap(struct detach *detach)
         return;
     }
     for (size_t i = 0; i < detach->disk_count; i++) {
-        const struct mp_disk *disk = &detach->disks[i].disk;
-        bool mapped = false;
+        struct detach_disk *disk = &detach->disks[i];
 
-        if (disk->name[0] == '\0')
+        if (disk->disk.name[0] == '\0')
             continue;
-        if (check_holders(detach, disk, &mapped) < 0) {
+        if (check_holders(detach, disk) < 0) {
             job_drop(&job->job);
             finish(detach);
             return;
         }
-        if (!mapped)
-            mp_copy(job->bare[job->bare_count++], MANYPATH_DEVICE_SIZE, disk->name);
+        if (disk->map[0] == '\0')
+            mp_copy(job->bare[job->bare_count++], MANYPATH_DEVICE_SIZE, disk->disk.name);
     }
     job->maps = detach->maps;
     job->map_count = detach->map_count;

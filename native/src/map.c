@@ -829,6 +829,48 @@ int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
     return result;
 }
 
+/* Every disk in its table. */
+static int members_are_gone(const struct mp_host *host, int fd, const char *uuid, bool *ret_gone)
+{
+    char name[MANYPATH_DEVICE_SIZE];
+    dev_t *devs = NULL;
+    size_t count = 0;
+    int result = mp_dm_deps(fd, uuid, &devs, &count);
+
+    *ret_gone = result == 0;
+    for (size_t i = 0; i < count && *ret_gone; i++)
+        *ret_gone = mp_sysfs_block_name(host->sysfs_root, devs[i], name, sizeof name) == -ENOENT;
+    free(devs);
+    return result;
+}
+
+int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
+                         struct manypath_error *err)
+{
+    const char *wwid = strncmp(uuid, "mpath-", 6) == 0 ? uuid + 6 : uuid;
+    uint64_t until_ns = earlier(deadline_ns, mp_now_ns() + BUSY_LIMIT);
+    uint64_t empty_until_ns = earlier(deadline_ns, mp_now_ns() + EMPTY_LIMIT);
+    char device[MANYPATH_DEVICE_SIZE];
+    struct mp_dm_info info;
+    bool gone = false;
+    int result, fd = mp_host_dm(host);
+
+    if (fd < 0)
+        return dm_unusable(fd, err);
+    do /* its creator, between CREATE and RESUME, either finishes or finds the disks gone */
+        result = mp_dm_info(fd, uuid, &info);
+    while (result == 0 && !info.active_table && wait_until(empty_until_ns));
+    if (result == 0 && info.active_table)
+        result = members_are_gone(host, fd, uuid, &gone);
+    if (result == -ENXIO || (result == 0 && !gone))
+        return 0;
+    if (result < 0)
+        return map_error(err, MANYPATH_PHASE_UNMAP, result, uuid, "looking up");
+    snprintf(device, sizeof device, "dm-%u", minor(info.dev));
+    mp_dm_message(fd, uuid, "fail_if_no_path"); /* udev's probing must not hang in it */
+    return remove_map(host, fd, uuid, wwid, device, until_ns, deadline_ns, err);
+}
+
 int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
                     struct manypath_error *err)
 {

@@ -63,7 +63,15 @@ struct mp_unmap_times {
 int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                   struct mp_unmap_times *ret_times, struct manypath_error *err);
 
-/* The same for a disk without a map: refuses while in use, flushes. */
+/*
+ * Removes a map whose disks are all gone, which holds nothing: multipathd makes one again for an event
+ * of a disk that it still had to handle when the map was removed. To be called when the disks have been
+ * deleted: from then on no map of them can be made. Any other map stays; none is a success.
+ */
+int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
+                         struct manypath_error *err);
+
+/* mp_map_remove() for a disk without a map: refuses while in use, flushes. */
 int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
                     struct manypath_error *err);
 

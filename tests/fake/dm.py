@@ -99,6 +99,7 @@ class FakeDm:
         self.host = host
         self.maps: dict[str, Map] = {}
         self.targets = {"multipath"}
+        self.messages: list[str] = []
         self._minors = itertools.count()
 
     # --- for tests -------------------------------------------------------------------------------
@@ -181,6 +182,8 @@ class FakeDm:
             _, sectors, _, _, kind = SPEC.unpack_from(call.payload)
             params = call.payload[SPEC.size :].split(b"\0", 1)[0].decode()
             self._load(found, Table(kind.split(b"\0", 1)[0].decode(), params, sectors))
+        elif number == MESSAGE:
+            self.messages.append(call.payload[8:].split(b"\0", 1)[0].decode())
         elif number == DEPS:
             devs = [encode(*dev) for dev in found.members]
             return struct.pack(f"=2I{len(devs)}Q", len(devs), 0, *devs)

@@ -273,6 +273,54 @@ def test_remove_busy_for_a_while(host: FakeHost) -> None:
     assert host.handle.detach(host.targets(2)).finish().map_removed
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+def test_map_made_again(host: FakeHost, late: bool) -> None:
+    """multipathd handles an event of a disk on its way out; late: it is at it when they go."""
+    volume = host.export()
+    host.handle.attach(host.targets(2)).finish()
+
+    def make_again() -> None:
+        disks = list(host.disks.values())
+        made = host.dm.make(volume.uuid, [disk.dev for disk in disks], SECTORS)
+        if late:
+            made.active, made.inactive = None, made.active
+            host.call("dm.info", lambda: host.dm._swap(made), volume.uuid)
+
+    both = threading.Barrier(2, make_again)
+    host.call("delete", lambda: both.wait(5.0) and None, times=2)
+    made = host.handle.detach(host.targets(2)).finish()
+    assert (made.devices_removed, made.sessions_removed) == (2, 2)
+    assert host.clean
+    assert "fail_if_no_path" in host.dm.messages
+    assert not made.warnings
+
+
+def test_map_of_other_paths_made_again(host: FakeHost) -> None:
+    """It has a disk that was not detached: it is somebody's."""
+    volume = host.export()
+    targets = host.targets(3)
+    host.handle.attach(targets[:2]).finish()
+    other = host.add_disk(host.add_session(targets[2]), 1)
+    host.call("delete", lambda: host.dm.make(volume.uuid, [other.dev], SECTORS) and None)
+    made = host.handle.detach(targets[:2]).finish()
+    assert made.sessions_removed == 2
+    assert list(host.dm.maps) == [volume.uuid]
+
+
+def test_map_made_again_is_busy(host: FakeHost) -> None:
+    volume = host.export()
+    host.handle.attach(host.targets(1)).finish()
+
+    def make_again() -> None:
+        (disk,) = host.disks.values()
+        host.dm.make(volume.uuid, [disk.dev], SECTORS).open_count = 1
+
+    host.call("delete", make_again)
+    error = host.handle.detach(host.targets(1), timeout=1.0).failure()
+    assert error.code == "IN_USE"
+    assert "dm-1 is in use (1 open)" in error.message
+
+
 def test_delete_fails(host: FakeHost) -> None:
     """The other disks go, no session is logged out under the one that stays."""
     host.export()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 import time
 from collections.abc import Callable
 
@@ -158,6 +159,26 @@ def test_cancel(
     host.device_delay = lambda _: 0.0
     assert host.handle.attach(host.targets(3)).finish().wwid == volume.wwid
     assert len(host.dm.maps) == 1
+
+
+def test_cancel_and_map_made_again(host: FakeHost) -> None:
+    """multipathd makes the map that was taken back once more, while the disks go."""
+    volume = host.export()
+    gate = host.block("dm.status")
+
+    def make_again() -> None:
+        devs = [disk.dev for disk in host.disks.values()]
+        host.dm.make(volume.uuid, devs, volume.size // 512)
+
+    both = threading.Barrier(2, make_again)
+    operation = host.handle.attach(host.targets(2), timeout=3.0)
+    assert gate.reached()
+    host.call("delete", lambda: both.wait(5.0) and None, times=2)
+    operation.cancel()
+    gate.release()
+    assert operation.failure().code == "CANCELLED"
+    assert not both.broken
+    assert until(lambda: host.clean)
 
 
 @pytest.mark.parametrize("stage", ["dm.create", "dm.load", "dm.resume", "dm.status"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -114,6 +117,43 @@ def test_paths_are_added_to_a_map_that_has_fewer(
     assert whole.path == first.path
     detach(properties)
     assert_nothing_left(lab)
+
+
+def test_a_map_that_multipathd_makes_again_goes_too(lab: Lab, iscsid: Iscsid) -> None:
+    """It may do so for an event of a disk that it has yet to handle when the map is removed. Here a
+    disk is new to it, and the detach is held between the map's removal and the disks'.
+    """
+    lab.multipathd.start()
+    properties = lab.export(lab.volume(), lab.portals(4)).properties
+    attachment = attach(properties)
+    lab.settle()  # multipathd takes only a disk that udev knows
+    command = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=openat"]
+    command += ["-e", "inject=openat:delay_enter=6s"]
+    for device in lab.snapshot().devices:
+        command += ["-P", f"/sys/class/scsi_device/{device.hctl}/device/delete"]
+    command += [sys.executable, "-m", "manypath", "disconnect", "--json", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(properties).encode())
+        process.stdin.close()
+        process.stdin = None
+        wait_until(lambda: not lab.snapshot().maps, "the map is removed", TIMEOUT)
+        device = attachment.paths[0].device
+        run("multipathd", "del", "path", device, check=False)  # if it knows it yet
+        lab.multipathd.command("add", "path", device)
+        made = lab.snapshot()
+        run("udevadm", "control", "--stop-exec-queue")  # multipathd is not to remove it itself
+        try:
+            output, _ = process.communicate(timeout=TIMEOUT)
+            left = lab.snapshot()
+        finally:
+            run("udevadm", "control", "--start-exec-queue")
+
+    assert [(dm.kind, len(dm.members)) for dm in made.maps] == [("mpath", 4)]
+    assert len(made.devices) == 4
+    assert process.returncode == 0
+    assert json.loads(output)["devices_removed"] == 4
+    assert (left.sessions, left.devices, left.maps) == ((), (), ())
 
 
 @pytest.mark.parametrize("iscsid", ["direct", "socket"], indirect=True)
