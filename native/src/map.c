@@ -741,15 +741,16 @@ int mp_map_resize(struct mp_host *host, const char *uuid, uint64_t size_bytes,
 
 /* ---- removing ---- */
 
+#define NOTHING_REMOVED "nothing was removed"
+
 static int in_use(const struct mp_host *host, const char *device, int open_count,
-                  struct manypath_error *err)
+                  const char *outcome, struct manypath_error *err)
 {
     char holders[128];
 
     describe_holders(host, device, holders, sizeof holders);
     return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EBUSY,
-                    "%s is in use (%d open) by %s; nothing was removed", device, open_count,
-                    holders);
+                    "%s is in use (%d open) by %s; %s", device, open_count, holders, outcome);
 }
 
 /* Writes back what the page cache holds for this block device. Opened read-only: closing a writable
@@ -772,7 +773,7 @@ static int flush(const struct mp_host *host, const char *device, struct manypath
 
 static int remove_map(struct mp_host *host, int fd, const char *uuid, const char *wwid,
                       const char *device, uint64_t until_ns, uint64_t deadline_ns,
-                      struct manypath_error *err)
+                      const char *outcome, struct manypath_error *err)
 {
     struct mp_dm_info info;
     int result;
@@ -792,7 +793,7 @@ static int remove_map(struct mp_host *host, int fd, const char *uuid, const char
         if (result != -EBUSY)
             return map_error(err, MANYPATH_PHASE_UNMAP, result, uuid, "removing");
         if (!wait_until(until_ns))
-            return in_use(host, device, info.open_count, err);
+            return in_use(host, device, info.open_count, outcome, err);
     }
 }
 
@@ -819,17 +820,18 @@ int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
         if (info.open_count == 0)
             break;
         if (!wait_until(until_ns))
-            return in_use(host, device, info.open_count, err);
+            return in_use(host, device, info.open_count, NOTHING_REMOVED, err);
     }
     int result = flush(host, device, err);
 
     ret_times->flushed_ns = mp_now_ns();
     if (result == 0)
-        result = remove_map(host, fd, uuid, wwid, device, until_ns, deadline_ns, err);
+        result =
+            remove_map(host, fd, uuid, wwid, device, until_ns, deadline_ns, NOTHING_REMOVED, err);
     return result;
 }
 
-/* Every disk in its table. */
+/* Every disk in its table, and there is one. */
 static int members_are_gone(const struct mp_host *host, int fd, const char *uuid, bool *ret_gone)
 {
     char name[MANYPATH_DEVICE_SIZE];
@@ -837,7 +839,7 @@ static int members_are_gone(const struct mp_host *host, int fd, const char *uuid
     size_t count = 0;
     int result = mp_dm_deps(fd, uuid, &devs, &count);
 
-    *ret_gone = result == 0;
+    *ret_gone = result == 0 && count > 0;
     for (size_t i = 0; i < count && *ret_gone; i++)
         *ret_gone = mp_sysfs_block_name(host->sysfs_root, devs[i], name, sizeof name) == -ENOENT;
     free(devs);
@@ -868,7 +870,8 @@ int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadli
         return map_error(err, MANYPATH_PHASE_UNMAP, result, uuid, "looking up");
     snprintf(device, sizeof device, "dm-%u", minor(info.dev));
     mp_dm_message(fd, uuid, "fail_if_no_path"); /* udev's probing must not hang in it */
-    return remove_map(host, fd, uuid, wwid, device, until_ns, deadline_ns, err);
+    return remove_map(host, fd, uuid, wwid, device, until_ns, deadline_ns,
+                      "multipathd made it again, and its disks are gone", err);
 }
 
 int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,

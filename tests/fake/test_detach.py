@@ -319,6 +319,7 @@ def test_map_made_again_is_busy(host: FakeHost) -> None:
     error = host.handle.detach(host.targets(1), timeout=1.0).failure()
     assert error.code == "IN_USE"
     assert "dm-1 is in use (1 open)" in error.message
+    assert "its disks are gone" in error.message
 
 
 def test_delete_fails(host: FakeHost) -> None:
