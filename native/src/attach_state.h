@@ -222,7 +222,7 @@ void mp_attach_late_paths(struct mp_attach *attach);
 /* Time to look whether there is still a map to join. */
 void mp_attach_late_check_map(struct mp_attach *attach);
 /* The operation's yield: gives up what goes on in the background. A join that runs is waited
- * for. */
+ * for, and so is the map's job of an attach that was given up. */
 void mp_attach_yield(struct manypath_operation *operation);
 
 /* ---- attach_volume.c ---- */
