@@ -15,8 +15,7 @@
 
 /* ---- the result ---- */
 
-/* The map's job may be stuck in the kernel: its paths stay, and are undone when it comes back. */
-static bool under_map_job(const struct mp_attach_path *path)
+bool mp_path_under_map_job(const struct mp_attach_path *path)
 {
     return path->in_map && path->attach->map_job != NULL;
 }
@@ -102,7 +101,7 @@ void mp_attach_finish(struct mp_attach *attach)
         set_path_result(attach, path, &attach->results[i]);
         if (path->away) {
             path->wait.patient = true;
-        } else if (path->step != MP_PATH_UNDO && !under_map_job(path)) {
+        } else if (path->step != MP_PATH_UNDO && !mp_path_under_map_job(path)) {
             mp_attach_job_abandon(attach, &path->job);
             mp_path_let_go(path);
             path->step = MP_PATH_OVER;
@@ -161,7 +160,7 @@ static uint64_t undo_until(uint64_t deadline_ns)
 static void undo_paths(struct mp_attach *attach)
 {
     for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step < MP_PATH_UNDO && !under_map_job(&attach->paths[i]))
+        if (attach->paths[i].step < MP_PATH_UNDO && !mp_path_under_map_job(&attach->paths[i]))
             mp_path_undo(&attach->paths[i]);
     attach->decide(attach);
 }

@@ -127,9 +127,8 @@ void mp_attach_yield(struct manypath_operation *operation)
     for (size_t i = 0; i < attach->path_count; i++) {
         struct mp_attach_path *path = &attach->paths[i];
 
-        if (path->in_map)
-            continue; /* the map's job still has it, and its end is waited for */
-        if (path->step > MP_PATH_WAITING && path->step <= MP_PATH_READY)
+        if (path->step > MP_PATH_WAITING && path->step <= MP_PATH_READY &&
+            !mp_path_under_map_job(path))
             mp_path_undo(path);
     }
 }

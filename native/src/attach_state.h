@@ -187,6 +187,8 @@ void mp_attach_finish(struct mp_attach *attach);
 void mp_attach_fail(struct mp_attach *attach);
 /* Sets the operation's error to the one that stands for all: the first of the most telling kind. */
 void mp_attach_blame_paths(struct mp_attach *attach);
+/* The map's job has it, and may be stuck in the kernel: it stays, and is undone when that comes back. */
+bool mp_path_under_map_job(const struct mp_attach_path *path);
 /* The map's job came back after the volume was given up. */
 void mp_attach_map_unwanted(struct mp_attach_job *job);
 
