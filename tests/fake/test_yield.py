@@ -7,6 +7,7 @@ import pytest
 
 from fake.host import FakeHost, until
 from fake.library import PATIENCE
+from fake.test_engine import cancel
 
 # --- a map's job that hangs -----------------------------------------------------------------------
 
@@ -52,7 +53,7 @@ def test_disks_of_a_map_that_is_unmade_are_not_deleted_under_it(host: FakeHost) 
     stuck = host.handle.attach(targets, timeout=5.0)
     assert gate.reached()
     flush = host.block("fsync")
-    stuck.cancel()
+    cancel(host, stuck)
     gate.release()
     assert flush.reached()
     assert stuck.failure().code == "CANCELLED"
