@@ -51,12 +51,13 @@ unit: native install ## C tests with sanitizers, tests/unit, tests/abi: neither 
 	-$(BIN)/pytest -W error --junitxml=$(RESULTS)/pytest.xml tests/unit tests/abi
 	@tools/tally.py $(RESULTS)/ctest.xml $(RESULTS)/pytest.xml
 
-# The engine on a fake host: a scripted iscsid, a sysfs tree, simulated ioctls.
+# The engine on a fake host: a scripted iscsid, a sysfs tree, simulated ioctls. Its tests mostly wait, so
+# more run at once than there are processors, and what they wait for gets more time.
 .PHONY: fake
 fake: packages $(VENV)/ready ## the engine against a scripted iscsid: neither root nor a VM
 	mkdir -p $(RESULTS)
 	rm -f $(RESULTS)/fake.xml
-	-MANYPATH_FAKE_PATIENCE=3 $(BIN)/pytest -q --junitxml=$(RESULTS)/fake.xml tests/fake
+	-MANYPATH_FAKE_PATIENCE=6 $(BIN)/pytest -q -n 4 --junitxml=$(RESULTS)/fake.xml tests/fake
 	@tools/tally.py $(RESULTS)/fake.xml
 
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
@@ -64,9 +65,9 @@ SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-na
 fake-asan: packages $(VENV)/ready ## the same with AddressSanitizer and UBSan
 	mkdir -p $(RESULTS)
 	rm -f $(RESULTS)/fake-asan.xml
-	-MANYPATH_FAKE_SANITIZE=address MANYPATH_FAKE_PATIENCE=4 LD_PRELOAD="$(SANITIZERS)" \
+	-MANYPATH_FAKE_SANITIZE=address MANYPATH_FAKE_PATIENCE=8 LD_PRELOAD="$(SANITIZERS)" \
 	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
-	    $(BIN)/pytest -q --junitxml=$(RESULTS)/fake-asan.xml tests/fake
+	    $(BIN)/pytest -q -n 2 --junitxml=$(RESULTS)/fake-asan.xml tests/fake
 	@tools/tally.py $(RESULTS)/fake-asan.xml
 
 .PHONY: fuzz

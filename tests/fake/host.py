@@ -37,6 +37,9 @@ from fake.iscsid import FakeIscsid, Session
 from fake.library import PATIENCE, Handle, Library, Target, ffi
 
 IQN = "iqn.2010-10.org.example:vol"
+# Tests run side by side: each process has a part of the loopback network, where a portal that it
+# does not serve is closed.
+NET = f"127.{os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw')}"
 SIZE = 1 << 30
 SAFETY = 30.0  # seconds after which a blocked call goes on, should a test forget it
 
@@ -258,8 +261,8 @@ class FakeHost:
     def targets(
         self, count: int = 1, *, iqn: str = IQN, lun: int = 1, port: int = 3260
     ) -> list[Target]:
-        """Portals 127.0.1.1 and so on."""
-        return self.serve([Target(f"127.0.1.{i + 1}", port, iqn, lun) for i in range(count)])
+        """Portals <NET>.1.1 and so on."""
+        return self.serve([Target(f"{NET}.1.{i + 1}", port, iqn, lun) for i in range(count)])
 
     def serve(self, targets: list[Target]) -> list[Target]:
         """Accept TCP connections there: the library asks portals itself when iscsid is slow."""

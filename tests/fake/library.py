@@ -8,6 +8,7 @@ the library's own times, for machines that are slow or busy; 4 with sanitizers.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -85,19 +86,25 @@ def build(folder: Path, sanitizer: str = "") -> Path:
         digest.update(path.read_bytes())
     target = folder / f"libmanypath_fake{'-' if sanitizer else ''}{sanitizer}.so"
     stamp = target.with_suffix(".sha256")
-    if target.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
-        return target
-    objects = folder / f"objects-{os.getpid()}"
-    objects.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with target.with_suffix(".lock").open("w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest()):
+            _compile(target, sources, flags, wraps)
+            stamp.write_text(digest.hexdigest())
+    return target
+
+
+def _compile(target: Path, sources: list[Path], flags: list[str], wraps: list[str]) -> None:
+    objects = target.parent / f"objects-{os.getpid()}"
+    objects.mkdir()
     made = [objects / f"{path.stem}.o" for path in sources]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda path, to: compile_one(flags, path, to), sources, made))
     new = objects / target.name
     subprocess.run(["cc", *flags, "-shared", *wraps, "-o", new, *made, "-lcrypto"], check=True)
     new.replace(target)
-    stamp.write_text(digest.hexdigest())
     shutil.rmtree(objects)
-    return target
 
 
 def compile_one(flags: list[str], source: Path, made: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fake.host import IQN, SIZE, Disk, FakeHost, Volume, at_most, new_volume, until
+from fake.host import IQN, NET, SIZE, Disk, FakeHost, Volume, at_most, new_volume, until
 from fake.iscsid import LOGOUT
 from fake.library import Failure, Target
 
@@ -190,7 +190,7 @@ def test_device_never_comes(host: FakeHost) -> None:
 def test_one_device_never_comes(host: FakeHost) -> None:
     """The others suffice when the time for paths is over."""
     host.export()
-    host.device_delay = lambda disk: None if disk.session.address == "127.0.1.2" else 0.0
+    host.device_delay = lambda disk: None if disk.session.address == f"{NET}.1.2" else 0.0
     made = host.handle.attach(host.targets(3), timeout=1.0).finish()
     assert [path.state for path in made.paths] == ["ACTIVE", "FAILED", "ACTIVE"]
     assert until(lambda: len(host.sessions) == 2)
@@ -235,7 +235,7 @@ def test_lun_is_missing_while_another_attaches(host: FakeHost) -> None:
 
 
 def test_lun_at_one_portal_only(host: FakeHost) -> None:
-    host.export(address="127.0.1.1")
+    host.export(address=f"{NET}.1.1")
     made = host.handle.attach(host.targets(2)).finish()
     assert [path.state for path in made.paths] == ["ACTIVE", "FAILED"]
     assert made.paths[1].error.code == "LUN_NOT_FOUND"
@@ -269,7 +269,7 @@ def test_scan_fails(host: FakeHost, number: int, code: str) -> None:
 
 def test_odd_one_out(host: FakeHost) -> None:
     volume, other = host.export(), new_volume()
-    host.export(volume=other, address="127.0.1.2")
+    host.export(volume=other, address=f"{NET}.1.2")
     made = host.handle.attach(host.targets(4)).finish()
     assert made.wwid == volume.wwid
     assert [path.state for path in made.paths] == ["ACTIVE", "FAILED", "ACTIVE", "ACTIVE"]
@@ -287,15 +287,15 @@ def test_odd_one_out(host: FakeHost) -> None:
 def test_other_size(host: FakeHost) -> None:
     """The same number with another size is another disk."""
     volume = host.export()
-    host.export(volume=Volume(volume.number, 2 * SIZE), address="127.0.1.3")
+    host.export(volume=Volume(volume.number, 2 * SIZE), address=f"{NET}.1.3")
     made = host.handle.attach(host.targets(3)).finish()
     assert [path.state for path in made.paths] == ["ACTIVE", "ACTIVE", "FAILED"]
 
 
 def test_tie(host: FakeHost) -> None:
     host.export()
-    host.export(address="127.0.1.1")
-    host.export(volume=host._exports[IQN, 1, "127.0.1.1"], address="127.0.1.2")
+    host.export(address=f"{NET}.1.1")
+    host.export(volume=host._exports[IQN, 1, f"{NET}.1.1"], address=f"{NET}.1.2")
     error = host.handle.attach(host.targets(4)).failure()
     assert error.code == "IDENTITY"
     assert not host.passed("dm.create")
@@ -304,7 +304,7 @@ def test_tie(host: FakeHost) -> None:
 
 def test_majority_is_not_enough(host: FakeHost) -> None:
     host.export()
-    host.export(address="127.0.1.1")
+    host.export(address=f"{NET}.1.1")
     error = host.handle.attach(host.targets(3), min_paths=3).failure()
     assert error.code == "IDENTITY"
     assert host.clean
@@ -508,7 +508,7 @@ def test_map_of_another_type(host: FakeHost) -> None:
 def foreign_disk(host: FakeHost, volume: Volume) -> Disk:
     """Another path, not in the request."""
     host.export(f"{IQN}-other", 7, volume)
-    session = host.add_session(Target("127.0.2.1", 3260, f"{IQN}-other", 7))
+    session = host.add_session(Target(f"{NET}.2.1", 3260, f"{IQN}-other", 7))
     return host.add_disk(session, 7)
 
 
@@ -555,7 +555,7 @@ def test_wwids_cannot_be_written(host: FakeHost) -> None:
 
 # --- the request ----------------------------------------------------------------------------------
 
-GOOD = Target("127.0.1.1", 3260, IQN, 1)
+GOOD = Target(f"{NET}.1.1", 3260, IQN, 1)
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def test_inventory(host: FakeHost) -> None:
     volume = host.export()
     host.handle.attach(host.targets(2)).finish()
     found = host.handle.inventory()
-    assert [item.address for item in found.sessions] == ["127.0.1.1", "127.0.1.2"]
+    assert [item.address for item in found.sessions] == [f"{NET}.1.1", f"{NET}.1.2"]
     assert [item.map for item in found.disks] == ["dm-0"] * 2
     (item,) = found.maps
     assert (item.wwid, item.path_count, item.active_path_count) == (volume.wwid, 2, 2)

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from fake.host import IQN, FakeHost, at_most, new_volume, until
+from fake.host import IQN, NET, FakeHost, at_most, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Default, Request
 from fake.library import Target
 
 
 def others(host: FakeHost, count: int) -> list[Target]:
     """One target for each further portal."""
-    made = [Target(f"127.0.2.{i}", 3260, f"{IQN}-{i}", 1) for i in range(1, count + 1)]
+    made = [Target(f"{NET}.2.{i}", 3260, f"{IQN}-{i}", 1) for i in range(1, count + 1)]
     return host.serve(made)
 
 

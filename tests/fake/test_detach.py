@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from fake.host import IQN, SIZE, FakeHost, at_most, until
+from fake.host import IQN, NET, SIZE, FakeHost, at_most, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Hang, Mute, Request
 from fake.library import Failure, Target
 
@@ -409,9 +409,9 @@ def test_only_the_given_portals(host: FakeHost) -> None:
     host.export(f"{IQN}x")
     host.handle.attach(host.targets(1)).finish()
     for target in (
-        Target("127.0.1.1", 3261, IQN, 1),
-        Target("127.0.1.1", 3260, f"{IQN}x", 1),
-        Target("127.0.1.11", 3260, IQN, 1),
+        Target(f"{NET}.1.1", 3261, IQN, 1),
+        Target(f"{NET}.1.1", 3260, f"{IQN}x", 1),
+        Target(f"{NET}.1.11", 3260, IQN, 1),
     ):
         host.add_disk(host.add_session(target), 1)
     made = host.handle.detach(host.targets(1)).finish()

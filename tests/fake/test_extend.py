@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from fake.dm import Map
-from fake.host import IQN, SIZE, Disk, FakeHost, Volume, at_most, new_volume, until
+from fake.host import IQN, NET, SIZE, Disk, FakeHost, Volume, at_most, new_volume, until
 from fake.library import Failure, Target
 from fake.multipathd import FakeMultipathd
 
@@ -63,7 +63,7 @@ def test_extend(host: FakeHost) -> None:
     assert sorted(host.passed("rescan")) == ["sda", "sdb", "sdc", "sdd"]
     assert host.passed("dm.load") == [item.uuid]
     assert [path.state for path in made.paths] == ["ACTIVE"] * 4
-    assert {path.address for path in made.paths} == {f"127.0.1.{i}" for i in (1, 2, 3, 4)}
+    assert {path.address for path in made.paths} == {f"{NET}.1.{i}" for i in (1, 2, 3, 4)}
     assert {path.iqn for path in made.paths} == {IQN}
     times = made.times
     parts = (times.prepare_ns, times.rescan_ns, times.resize_ns)
@@ -209,7 +209,7 @@ def test_less_than_now_is_refused(host: FakeHost) -> None:
 def test_target_tells_it_late_on_one_path(host: FakeHost) -> None:
     volume, item = attached(host)
     volume.size = LARGER
-    late = disk_at(host, "127.0.1.3")
+    late = disk_at(host, f"{NET}.1.3")
     late.told = SIZE
     threading.Timer(0.3, setattr, (late, "told", None)).start()
     made = host.handle.extend(host.targets(4)).finish()
@@ -224,14 +224,14 @@ def test_one_path_keeps_the_old_size(host: FakeHost) -> None:
     """It answers, so the map must not become longer than it."""
     volume, item = attached(host)
     volume.size = LARGER
-    late = disk_at(host, "127.0.1.3")
+    late = disk_at(host, f"{NET}.1.3")
     late.told = SIZE
     with at_most(1.5):
         error = host.handle.extend(host.targets(4), timeout=1.0).failure()
     assert (error.code, error.phase, error.retryable) == ("DEVICE", "identity", True)
-    for part in (late.name, "127.0.1.3", str(SIZE), str(LARGER), item.device):
+    for part in (late.name, f"{NET}.1.3", str(SIZE), str(LARGER), item.device):
         assert part in error.message
-    assert (error.address, error.port) == ("127.0.1.3", 3260)
+    assert (error.address, error.port) == (f"{NET}.1.3", 3260)
     assert bytes_of(item) == SIZE
     assert not host.passed("dm.load")
     late.told = None
@@ -256,13 +256,13 @@ def test_a_path_is_another_disk(host: FakeHost) -> None:
     """The LUN was given to another volume on one path: it is not even rescanned."""
     volume, item = attached(host)
     volume.size = LARGER
-    wrong = disk_at(host, "127.0.1.2")
+    wrong = disk_at(host, f"{NET}.1.2")
     wrong.volume = new_volume(LARGER)
     error = host.handle.extend(host.targets(4)).failure()
     assert (error.code, error.phase, error.retryable) == ("IDENTITY", "identity", False)
     for part in (wrong.name, wrong.volume.wwid, volume.wwid):
         assert part in error.message
-    assert error.address == "127.0.1.2"
+    assert error.address == f"{NET}.1.2"
     assert wrong.name not in host.passed("rescan")
     assert bytes_of(item) == SIZE
     assert not host.passed("dm.load")
@@ -271,7 +271,7 @@ def test_a_path_is_another_disk(host: FakeHost) -> None:
 def test_it_becomes_another_disk_with_the_rescan(host: FakeHost) -> None:
     volume, item = attached(host)
     volume.size = LARGER
-    wrong = disk_at(host, "127.0.1.2")
+    wrong = disk_at(host, f"{NET}.1.2")
     host.call("rescan", lambda: setattr(wrong, "volume", new_volume(LARGER)), wrong.name)
     assert host.handle.extend(host.targets(4)).failure().code == "IDENTITY"
     assert bytes_of(item) == SIZE
@@ -307,18 +307,18 @@ def test_one_path_is_down(host: FakeHost) -> None:
     """It has the old size, so it cannot stay in a longer map."""
     volume, item = attached(host)
     volume.size = LARGER
-    down = disk_at(host, "127.0.1.2")
+    down = disk_at(host, f"{NET}.1.2")
     host.fail("inquiry", errno.EIO, down.name, times=None)
     made = host.handle.extend(host.targets(4)).finish()
     assert made.size_bytes == LARGER == bytes_of(item)
     assert down.dev not in item.members
     assert len(item.members) == 3
     states = {path.address: path.state for path in made.paths}
-    assert states.pop("127.0.1.2") == "FAILED"
+    assert states.pop(f"{NET}.1.2") == "FAILED"
     assert set(states.values()) == {"ACTIVE"}
     (failed,) = (path for path in made.paths if path.state == "FAILED")
     assert failed.error.code == "DEVICE"
-    assert "127.0.1.2" in failed.error.message
+    assert f"{NET}.1.2" in failed.error.message
     (warning,) = made.warnings
     assert down.name in warning
     assert "taken out of the map" in warning
@@ -330,7 +330,7 @@ def test_and_comes_back(host: FakeHost) -> None:
     """The same call takes it back."""
     volume, item = attached(host)
     volume.size = LARGER
-    down = disk_at(host, "127.0.1.2")
+    down = disk_at(host, f"{NET}.1.2")
     host.fail("inquiry", errno.EIO, down.name)
     host.handle.extend(host.targets(4)).finish()
     assert down.dev not in item.members
@@ -367,7 +367,7 @@ def test_capacity_cannot_be_read(host: FakeHost) -> None:
     """A path lost within the rescan: the kernel has 0 for its size then."""
     volume, item = attached(host)
     volume.size = LARGER
-    disk_at(host, "127.0.1.2").told = 0
+    disk_at(host, f"{NET}.1.2").told = 0
     made = host.handle.extend(host.targets(4)).finish()
     assert made.size_bytes == LARGER == bytes_of(item)
     assert len(item.members) == 3
@@ -413,7 +413,7 @@ def test_every_path_hangs(host: FakeHost) -> None:
 def test_a_member_is_gone(host: FakeHost) -> None:
     volume, item = attached(host)
     volume.size = LARGER
-    gone = disk_at(host, "127.0.1.2")
+    gone = disk_at(host, f"{NET}.1.2")
     with host.lock:
         host._vanish(gone)
     made = host.handle.extend(host.targets(4)).finish()
@@ -459,7 +459,7 @@ def test_the_swap_is_refused(host: FakeHost) -> None:
     volume.size = LARGER
 
     def shrink() -> None:
-        disk_at(host, "127.0.1.3").size = SIZE
+        disk_at(host, f"{NET}.1.3").size = SIZE
 
     host.call("dm.resume", shrink)
     error = host.handle.extend(host.targets(4)).failure()
@@ -711,7 +711,7 @@ def test_multipathd_was_quicker(host: FakeHost, daemon: FakeMultipathd) -> None:
 def test_one_path_is_down_under_multipathd(host: FakeHost, daemon: FakeMultipathd) -> None:
     volume, item = attached(host)
     volume.size = LARGER
-    down = disk_at(host, "127.0.1.2")
+    down = disk_at(host, f"{NET}.1.2")
     host.fail("inquiry", errno.EIO, down.name, times=2)
     made = host.handle.extend(host.targets(4)).finish()
     assert made.size_bytes == LARGER == bytes_of(item)

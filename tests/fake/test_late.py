@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fake.host import IQN, Disk, FakeHost, new_volume, until
+from fake.host import IQN, NET, Disk, FakeHost, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Default, Request
 from fake.library import PATIENCE, Target
 
@@ -205,7 +205,7 @@ def test_disks_that_are_late_for_other_reasons_do_not_come_back(host: FakeHost) 
     """A disk that never appeared is taken back, not waited for."""
     host.export()
     delay: Callable[[Disk], float | None] = lambda disk: (  # noqa: E731
-        None if disk.session.address == "127.0.1.2" else 0.0
+        None if disk.session.address == f"{NET}.1.2" else 0.0
     )
     host.device_delay = delay
     made = host.handle.attach(host.targets(3), timeout=1.0).finish()

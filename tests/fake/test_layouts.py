@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fake.host import IQN, FakeHost, at_most, until
+from fake.host import IQN, NET, FakeHost, at_most, until
 from fake.iscsid import INAME, LAYOUTS, LOGIN, LOGOUT, Layout, Request
 from fake.library import Library, Target
 
@@ -33,14 +33,14 @@ def wrong_logins(host: FakeHost) -> list[Request]:
 def test_known_size(library: Library, tmp_path: Path, size: int) -> None:
     with FakeHost(library, tmp_path, request_size=size) as host:
         volume = host.export()
-        target = Target("127.0.1.1", 3261, IQN, 1)
+        target = Target(f"{NET}.1.1", 3261, IQN, 1)
         assert host.handle.attach([target], timeout=16.0).finish().wwid == volume.wwid
         (login,) = host.iscsid.of(LOGIN)
         assert login.size == size
         assert login.fields is not None
         wanted = {
             "target_name": IQN,
-            "address": "127.0.1.1",
+            "address": f"{NET}.1.1",
             "port": 3261,
             "iface_name": "default",
             "transport_name": "tcp",
@@ -194,7 +194,7 @@ def test_upgrade_unnoticed(library: Library, tmp_path: Path) -> None:
         host.export(lun=2)
         host.handle.attach(host.targets(1)).finish()
         host.iscsid.restart(16112)
-        host.handle.attach([Target("127.0.1.9", 3260, IQN, 2)]).finish()
+        host.handle.attach([Target(f"{NET}.1.9", 3260, IQN, 2)]).finish()
         assert not wrong_logins(host)
         outcomes = [r.outcome for r in host.iscsid.of(LOGIN)]
         assert outcomes == ["answered", "too short", "answered"]

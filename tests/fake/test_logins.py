@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from fake.host import IQN, FakeHost, at_most, until
+from fake.host import IQN, NET, FakeHost, at_most, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Default, Handler, Request
 from fake.library import PATIENCE, Target
 
@@ -156,7 +156,7 @@ def test_error_codes(host: FakeHost, error: int, code: str) -> None:
     host.iscsid.handlers[LOGIN] = lambda _: Answer(error)
     found = host.handle.attach(host.targets(2)).failure()
     assert (found.code, found.phase, found.iscsid_code) == (code, "login", error)
-    assert (found.address, found.port) == ("127.0.1.1", 3260)
+    assert (found.address, found.port) == (f"{NET}.1.1", 3260)
     assert [path.error.iscsid_code for path in found.paths] == [error] * 2
     assert [path.state for path in found.paths] == ["FAILED"] * 2
     assert host.logins == 2
@@ -164,7 +164,7 @@ def test_error_codes(host: FakeHost, error: int, code: str) -> None:
 
 def test_one_portal_fails(host: FakeHost) -> None:
     host.export()
-    host.iscsid.handlers[LOGIN] = answered("127.0.1.2", error=19)
+    host.iscsid.handlers[LOGIN] = answered(f"{NET}.1.2", error=19)
     with at_most(1.0):
         made = host.handle.attach(host.targets(4)).finish()
     assert [path.state for path in made.paths] == ["ACTIVE", "FAILED", "ACTIVE", "ACTIVE"]
@@ -350,7 +350,7 @@ def test_all_silent(host: FakeHost) -> None:
 def test_too_few_paths(host: FakeHost) -> None:
     """Known as soon as enough have failed; everything is undone."""
     host.export()
-    host.iscsid.handlers[LOGIN] = answered("127.0.1.2", "127.0.1.3", error=24)
+    host.iscsid.handlers[LOGIN] = answered(f"{NET}.1.2", f"{NET}.1.3", error=24)
     with at_most(1.5):
         error = host.handle.attach(host.targets(4), min_paths=3).failure()
     assert error.code == "AUTH"

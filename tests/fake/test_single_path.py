@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fake.host import FakeHost, at_most, until
+from fake.host import NET, FakeHost, at_most, until
 from fake.iscsid import LOGIN, Action, Answer, Default, Request
 from fake.library import Failure, Target
 
@@ -52,7 +52,7 @@ def test_detach(host: FakeHost) -> None:
 
 def test_login_is_rejected(host: FakeHost) -> None:
     host.export()
-    host.iscsid.handlers[LOGIN] = only("127.0.1.1", Answer(error=19))
+    host.iscsid.handlers[LOGIN] = only(f"{NET}.1.1", Answer(error=19))
     made = host.handle.attach(host.targets(3), single_path=True).finish()
     assert [path.state for path in made.paths] == ["FAILED", "ACTIVE", "UNUSED"]
     assert made.paths[0].error.code == "LOGIN_REJECTED"
@@ -71,11 +71,11 @@ def test_portal_is_silent(host: FakeHost) -> None:
 
 def test_lun_is_missing(host: FakeHost) -> None:
     """The session made for nothing is logged out before the next target is tried."""
-    host.export(address="127.0.1.2")
+    host.export(address=f"{NET}.1.2")
     made = host.handle.attach(host.targets(2), single_path=True).finish()
     assert [path.state for path in made.paths] == ["FAILED", "ACTIVE"]
     assert made.paths[0].error.code == "LUN_NOT_FOUND"
-    assert [session.address for session in host.sessions.values()] == ["127.0.1.2"]
+    assert [session.address for session in host.sessions.values()] == [f"{NET}.1.2"]
 
 
 def test_inquiry_fails(host: FakeHost) -> None:
