@@ -108,14 +108,19 @@ BOOT = LAB_SUITE=$(LAB_SUITE) $(BIN)/python tests/lab/boot.py
 lab-packages:
 	tools/setup.sh $(LAB_PACKAGES)
 
-# What the guest gets besides tests/: the package as users install it, the C library, the floor.
+# What the guest gets besides tests/: the package as users install it, the C library, the floor; and
+# the package once more, with the points at which tests kill the process, which only those look at.
 .PHONY: stage
 stage: native $(VENV)/ready
-	rm -rf $(STAGE) $(BUILD)/lab/wheel
+	rm -rf $(STAGE) $(BUILD)/lab/wheel $(BUILD)/lab/wheel-faults
 	mkdir -p $(STAGE)/bin $(STAGE)/lib $(STAGE)/include/manypath $(STAGE)/site-packages
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 	    --wheel-dir $(BUILD)/lab/wheel .
 	$(BIN)/python -m zipfile -e $(BUILD)/lab/wheel/*.whl $(STAGE)/site-packages
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    --config-settings=build-dir=$(BUILD)/faults \
+	    --config-settings=cmake.define.MANYPATH_FAULTS=ON --wheel-dir $(BUILD)/lab/wheel-faults .
+	$(BIN)/python -m zipfile -e $(BUILD)/lab/wheel-faults/*.whl $(STAGE)/site-packages-faults
 	cp -L $(BUILD)/native/libmanypath.so $(STAGE)/lib/
 	cp native/include/manypath/manypath.h $(STAGE)/include/manypath/
 	install -m 755 tests/lab/manypath.sh $(STAGE)/bin/manypath

@@ -3,6 +3,7 @@
 #include "attach_state.h"
 
 #include "error.h"
+#include "fault.h"
 #include "map.h"
 #include "text.h"
 
@@ -107,6 +108,7 @@ void mp_attach_finish(struct mp_attach *attach)
             path->step = MP_PATH_OVER;
         }
     }
+    MP_FAULT("attach.answered");
     attach->step = MP_VOLUME_DONE;
     attach->times.total_ns = mp_attach_since_begin(attach) + attach->times.queue_ns;
     attachment->times = attach->times;
@@ -198,6 +200,7 @@ static void unmake_run(struct mp_job *base)
     char uuid[sizeof "mpath-" + MANYPATH_WWID_SIZE];
 
     snprintf(uuid, sizeof uuid, "mpath-%s", job->wwid);
+    MP_FAULT("attach.undo_map");
     job->result = mp_map_remove(job->host, uuid, job->deadline_ns, &times, &job->error);
 }
 

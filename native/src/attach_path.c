@@ -3,6 +3,7 @@
 #include "attach_state.h"
 
 #include "error.h"
+#include "fault.h"
 #include "scsi.h"
 #include "sysfs.h"
 #include "text.h"
@@ -62,6 +63,7 @@ static void path_undo_session(struct mp_attach_path *path)
         path_undone(path);
         return;
     }
+    MP_FAULT("attach.undo_logout");
     path->wait.done = path_logged_out;
     mp_session_logout(path->session, &path->wait);
 }
@@ -72,8 +74,10 @@ static void delete_run(struct mp_job *base)
 
     char uuid[sizeof "mpath-" + MANYPATH_WWID_SIZE];
 
+    MP_FAULT("attach.undo_delete");
     job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
                                  job->disk.target, job->disk.lun);
+    MP_FAULT("attach.undo_deleted");
     if (job->wwid[0] == '\0')
         return;
     snprintf(uuid, sizeof uuid, "mpath-%s", job->wwid);
@@ -121,6 +125,7 @@ void mp_path_undo(struct mp_attach_path *path)
         close(path->fd);
     path->fd = -1;
     path->step = MP_PATH_UNDO;
+    MP_FAULT("attach.undo");
     if (scanning) { /* what it finds is to be taken back too: goes on when it is over */
         mp_pool_abandon(handle->pool, path->job); /* its thread may be stuck */
         return;
@@ -173,6 +178,7 @@ void mp_path_overdue(struct mp_attach_path *path)
 
 void mp_path_keep(struct mp_attach_path *path)
 {
+    MP_FAULT("attach.path_kept");
     path->disk_is_ours = false;
     mp_session_keep(path->session);
 }
@@ -225,6 +231,7 @@ static void identity_finished(struct mp_attach_job *job)
     path->fd = job->fd;
     job->fd = -1;
     path->identity = job->identity;
+    MP_FAULT("attach.identity_read");
     path->times.identity_end_ns = mp_attach_since_begin(path->attach);
     path->step = MP_PATH_READY;
     path->attach->decide(path->attach);
@@ -235,6 +242,7 @@ static void path_identity(struct mp_attach_path *path)
     struct mp_attach_job *job =
         mp_attach_job_new(path->attach, path, identity_run, identity_finished);
 
+    MP_FAULT("attach.disk_there");
     path->step = MP_PATH_IDENTITY;
     path->opens++;
     path->times.device_end_ns = mp_attach_since_begin(path->attach);
@@ -301,7 +309,9 @@ static void scan_run(struct mp_job *base)
 {
     struct mp_attach_job *job = (struct mp_attach_job *)base;
 
+    MP_FAULT("attach.scan_begun");
     job->result = mp_scsi_scan(job->host->sysfs_root, job->disk.host, 0, 0, job->disk.lun);
+    MP_FAULT("attach.scan_ended");
 }
 
 static void scan_finished(struct mp_attach_job *job)
@@ -412,6 +422,7 @@ static void path_logged_in(struct mp_session_wait *wait, const struct manypath_e
         login_counted(attach);
         return;
     }
+    MP_FAULT("attach.logged_in");
     path->times.login_end_ns = mp_attach_since_begin(attach);
     path->sid = mp_session_sid(path->session);
     path->host = mp_session_host(path->session);
@@ -426,5 +437,6 @@ void mp_path_login(struct mp_attach_path *path)
     path->wait.done = path_logged_in;
     path->wait.terms = &path->attach->terms;
     path->wait.patient = path->away;
+    MP_FAULT("attach.session_wanted");
     mp_session_login(path->session, &path->wait);
 }

@@ -2,6 +2,7 @@
 /* Attach: what the volume waits for, and what follows. */
 #include "attach_state.h"
 
+#include "fault.h"
 #include "text.h"
 
 #include <stddef.h>
@@ -144,6 +145,7 @@ static void grace_over(struct mp_timer *timer)
 
 void mp_attach_start(struct mp_attach *attach)
 {
+    MP_FAULT("attach.begun");
     attach->step = MP_VOLUME_PATHS;
     attach->grace.fire = grace_over;
     attach->last_answer_ns = mp_now_ns();

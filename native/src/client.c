@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include "error.h"
+#include "fault.h"
 #include "iscsid.h"
 #include "iscsid_codec.h"
 #include "text.h"
@@ -404,6 +405,7 @@ static void answered(struct mp_exchange *exchange)
     }
     answer.iscsid_code = reply.error;
     exchange->client->answered_ns = mp_now_ns();
+    MP_FAULT("iscsid.answered");
     finish(exchange, &answer);
 }
 
@@ -481,6 +483,7 @@ static int transmit(struct mp_client *client, struct mp_exchange *exchange)
         result = 0; /* an answer may be there all the same: iscsid refuses a peer before it reads */
     explicit_bzero(client->buffer, size);
     exchange->sent_ns = mp_now_ns();
+    MP_FAULT("iscsid.request_sent");
     TAILQ_REMOVE(&client->waiting, exchange, link);
     TAILQ_INSERT_TAIL(&client->in_flight, exchange, link);
     client->in_flight_count++;

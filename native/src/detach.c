@@ -11,6 +11,7 @@
 #include "detach.h"
 
 #include "error.h"
+#include "fault.h"
 #include "map.h"
 #include "request.h"
 #include "scsi.h"
@@ -92,6 +93,7 @@ static void finish(struct detach *detach)
 {
     struct manypath_detachment *result = detach->detachment;
 
+    MP_FAULT("detach.answered");
     detach->step = DETACH_DONE;
     for (size_t i = 0; i < detach->disk_count; i++) {
         if (detach->disks[i].job != NULL)
@@ -212,6 +214,7 @@ static void logout_done(struct mp_session_wait *wait, const struct manypath_erro
     struct detach *detach = session->detach;
     enum mp_session_state state;
 
+    MP_FAULT("detach.logged_out");
     session->waiting = false;
     if (error->code != 0)
         detach->operation.error = *error; /* the others are still attempted */
@@ -259,6 +262,7 @@ static void step_logout(struct detach *detach)
         }
         detach->outstanding++;
         session->waiting = true;
+        MP_FAULT("detach.logout");
         session->wait.done = logout_done;
         mp_session_logout(session->entry, &session->wait);
     }
@@ -274,8 +278,10 @@ static void delete_run(struct mp_job *base)
 {
     struct detach_job *job = (struct detach_job *)base;
 
+    MP_FAULT("detach.delete");
     job->result = mp_scsi_delete(job->host->sysfs_root, job->target.host, job->target.channel,
                                  job->target.target, job->target.lun);
+    MP_FAULT("detach.deleted");
     if (job->map[0] != '\0')
         mp_map_remove_orphan(job->host, job->map, job->deadline_ns, &job->error);
 }
@@ -347,6 +353,7 @@ static void unmap_finished(struct detach_job *job)
         return;
     }
     times->flush_ns = job->times.flushed_ns - detach->operation.begin_ns - times->prepare_ns;
+    MP_FAULT("detach.unmapped");
     times->unmap_ns = phase_ns(detach);
     detach->detachment->map_removed = job->map_count > 0;
     step_delete(detach);
@@ -576,6 +583,7 @@ static void detach_begin(struct manypath_operation *operation)
     if (found && detach->whole_map)
         found = find_members(detach, sessions, count);
     free(sessions);
+    MP_FAULT("detach.found");
     if (found)
         step_unmap(detach);
     else

@@ -15,6 +15,7 @@
 #include "extend.h"
 
 #include "error.h"
+#include "fault.h"
 #include "identity.h"
 #include "map.h"
 #include "request.h"
@@ -167,6 +168,7 @@ static void finish(struct extend *extend)
 {
     struct manypath *handle = extend->operation.handle;
 
+    MP_FAULT("extend.answered");
     extend->step = EXTEND_DONE;
     mp_engine_disarm(handle, &extend->patience);
     mp_engine_disarm(handle, &extend->again);
@@ -389,9 +391,11 @@ static void resize_run(struct mp_job *base)
 {
     struct extend_job *job = (struct extend_job *)base;
 
+    MP_FAULT("extend.resize");
     job->result =
         mp_map_resize(job->host, job->uuid, job->size_bytes, job->map_paths, job->member_count,
                       job->deadline_ns, &job->multipathd_running, &job->error);
+    MP_FAULT("extend.resized");
     if (job->result == 0)
         complete(job);
     close_run(base);
@@ -634,10 +638,12 @@ static void rescan_run(struct mp_job *base)
     job->result = ask(job);
     if (job->result < 0)
         return;
+    MP_FAULT("extend.rescan");
     int result = mp_scsi_rescan(job->host->sysfs_root, job->disk.host, job->disk.channel,
                                 job->disk.target, job->disk.lun);
 
     job->rescanned_ns = mp_now_ns();
+    MP_FAULT("extend.rescanned");
     if (result < 0)
         job->result = mp_error(&job->error, MANYPATH_E_DEVICE, MANYPATH_PHASE_SCAN, result,
                                "%s could not be rescanned: errno %d", job->disk.name, -result);
@@ -787,6 +793,7 @@ static void hold_finished(struct extend_job *job)
         fail(extend, &job->error);
         return;
     }
+    MP_FAULT("extend.held");
     extend->map_fd = job->map_fd;
     job->map_fd = -1;
     step_rescan(extend);
@@ -1007,6 +1014,7 @@ static void extend_begin(struct manypath_operation *operation)
         fail(extend, &error);
         return;
     }
+    MP_FAULT("extend.found");
     if (has_map(extend))
         step_hold(extend);
     else

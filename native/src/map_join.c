@@ -3,6 +3,7 @@
 #include "dm.h"
 #include "dm_table.h"
 #include "error.h"
+#include "fault.h"
 #include "identity.h"
 #include "map.h"
 #include "map_util.h"
@@ -105,6 +106,7 @@ static int create(int fd, const char *wwid, const char *uuid, uint64_t sectors, 
     }
     if (result < 0)
         return result;
+    MP_FAULT("map.created");
     result = mp_map_load(fd, uuid, sectors, params, MP_MAP_UDEV_FLAGS, false, deadline_ns);
     if (result < 0)
         mp_dm_remove(fd, uuid, MP_MAP_UDEV_FLAGS);
@@ -346,7 +348,9 @@ int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
     if (join_only && mp_dm_info(fd, uuid, &info) == -ENXIO)
         return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, ENXIO,
                         "map %s is not there any more", uuid);
+    MP_FAULT("map.wanted");
     map.wwid_listed = list_wwid(host, wwid, deadline_ns) == 0;
+    MP_FAULT("map.wwid_listed");
     int result = build_table(paths, path_count, &params);
 
     for (int attempt = 0; result == 0 && attempt < ATTEMPTS; attempt++) {
@@ -388,6 +392,7 @@ int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
     if (result < 0)
         return mp_map_error(err, MANYPATH_PHASE_MAP, result, uuid, "reading back");
     mp_map_read_states(fd, uuid, paths, path_count);
+    MP_FAULT("map.joined");
     map.dev = info.dev;
     mp_copy(map.name, sizeof map.name, info.name);
     snprintf(map.device, sizeof map.device, "dm-%u", minor(info.dev));

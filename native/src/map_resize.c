@@ -3,6 +3,7 @@
 #include "dm.h"
 #include "dm_table.h"
 #include "error.h"
+#include "fault.h"
 #include "map.h"
 #include "map_util.h"
 #include "multipathd.h"
@@ -118,6 +119,7 @@ static int ask_for_longer(const struct resize *resize)
         if (name[0] != '\0') /* multipathd takes out by itself what is gone */
             mp_map_ask_multipathd(resize->host, "del path", name, resize->deadline_ns);
     }
+    MP_FAULT("extend.paths_left");
     return mp_map_ask_multipathd(resize->host, "resize map", resize->device, resize->deadline_ns);
 }
 

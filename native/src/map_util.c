@@ -4,6 +4,7 @@
 #include "dm.h"
 #include "dm_table.h"
 #include "error.h"
+#include "fault.h"
 #include "multipathd.h"
 #include "sysfs.h"
 #include "text.h"
@@ -87,7 +88,9 @@ int mp_map_load(int fd, const char *uuid, uint64_t sectors, const char *params, 
     }
     if (result < 0)
         return result;
+    MP_FAULT("map.loaded");
     result = mp_dm_resume(fd, uuid, udev_flags, reload);
+    MP_FAULT("map.resumed");
     /* a table refused at the swap is dropped, and the map stays suspended: resuming it once more puts
      * the old table back to work (kernel do_resume) */
     if (result < 0 && reload)

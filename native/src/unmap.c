@@ -2,6 +2,7 @@
 /* Removing a map, or letting go of a disk without one. */
 #include "dm.h"
 #include "error.h"
+#include "fault.h"
 #include "map.h"
 #include "map_util.h"
 #include "multipathd.h"
@@ -57,6 +58,7 @@ static int remove_map(struct mp_host *host, int fd, const char *uuid, const char
      * decides */
     if (mp_multipathd_running(host->multipathd_pidfile))
         mp_map_ask_multipathd(host, "del map", wwid, deadline_ns);
+        MP_FAULT("detach.multipathd_asked");
     for (;;) {
         result = mp_dm_info(fd, uuid, &info);
         if (result == -ENXIO)
@@ -99,6 +101,7 @@ int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
     }
     int result = flush(host, device, err);
 
+    MP_FAULT("detach.flushed");
     ret_times->flushed_ns = mp_now_ns();
     if (result == 0)
         result =

@@ -54,3 +54,16 @@ def test_nothing_but_libc_and_libcrypto_is_needed() -> None:
     for path in (header.library_path(), Path(_core.__file__)):
         needed = re.findall(r"NEEDED.*\[(.*)\]", dynamic_section(path))
         assert {name.partition(".so")[0] for name in needed} <= {"libc", "libcrypto", "libpthread"}
+
+
+def test_no_fault_point_is_in_a_normal_build() -> None:
+    """The lab's second build has them; a user's process must not end for a variable of its environment."""
+    sources = (header.PROJECT / "native" / "src").glob("*.c")
+    points = {
+        name for path in sources for name in re.findall(r'MP_FAULT\("([^"]+)"\)', path.read_text())
+    }
+    assert len(points) > 20
+    for path in (header.library_path(), Path(_core.__file__)):
+        built = path.read_bytes()
+        found = [word for word in ("MANYPATH_FAULT", *points) if word.encode() in built]
+        assert found == [], path
