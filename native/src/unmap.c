@@ -58,7 +58,7 @@ static int remove_map(struct mp_host *host, int fd, const char *uuid, const char
      * decides */
     if (mp_multipathd_running(host->multipathd_pidfile))
         mp_map_ask_multipathd(host, "del map", wwid, deadline_ns);
-        MP_FAULT("detach.multipathd_asked");
+    MP_FAULT("detach.multipathd_asked");
     for (;;) {
         result = mp_dm_info(fd, uuid, &info);
         if (result == -ENXIO)

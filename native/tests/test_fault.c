@@ -3,6 +3,7 @@
 #define MANYPATH_FAULTS
 #include "../src/fault.c"
 
+#include <stdbool.h>
 #include <sys/wait.h>
 
 #include "test.h"

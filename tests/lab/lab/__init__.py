@@ -8,8 +8,10 @@ from lab.network import Network, Portal
 from lab.state import DmMap, ScsiDevice, Session, Snapshot, processes_created, snapshot
 from lab.target import Chap, Export, TargetServer, Volume, load_target
 from lab.tools import run, wait_until
+from lab.victims import Answer, Victim, Victims, blocked_threads
 
 __all__ = [
+    "Answer",
     "Chap",
     "DmMap",
     "Export",
@@ -23,7 +25,10 @@ __all__ = [
     "Session",
     "Snapshot",
     "TargetServer",
+    "Victim",
+    "Victims",
     "Volume",
+    "blocked_threads",
     "kernel_trouble",
     "leaks",
     "load_target",

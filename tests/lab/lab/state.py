@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,3 +137,17 @@ def _maps() -> tuple[DmMap, ...]:
 def _semaphores() -> tuple[int, ...]:
     lines = Path("/proc/sysvipc/sem").read_text().splitlines()[1:]
     return tuple(sorted(int(line.split()[0]) for line in lines))
+
+
+def locks_held(folder: Path) -> list[str]:
+    """Files below a folder that somebody holds a lock on (proc(5), /proc/locks)."""
+    held = {
+        line.split()[5] for line in Path("/proc/locks").read_text().splitlines() if "->" not in line
+    }
+    found = []
+    for path in sorted(folder.rglob("*")):
+        status = path.stat()
+        device = status.st_dev
+        if f"{os.major(device):02x}:{os.minor(device):02x}:{status.st_ino}" in held:
+            found.append(str(path))
+    return found

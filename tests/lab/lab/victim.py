@@ -29,7 +29,7 @@ def call(order: dict[str, Any]) -> None:
     begin = time.monotonic()
     result, error, message = None, None, ""
     try:
-        result = function(order["properties"], **order["options"]).to_dict()
+        result = function(order["properties"], **order["options"]).as_dict()
     except ManypathError as caught:
         error, message = type(caught).__name__, str(caught)
     seconds = time.monotonic() - begin

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,9 @@ class Victim:
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """Kill it if it still runs. Its process id is not anybody else's, since the server reaps it."""
-        os.kill(self.pid, signal.SIGKILL)
+        """Kill it if it still runs."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def returns(self, timeout: float = ANSWER) -> Answer | None:
         """What the call came to. None: the process ended before."""

@@ -1,0 +1,108 @@
+"""The hung-path sweep: a portal, or all of them, falls silent at every fault point of attach,
+detach and extend. The call returns within its timeout and a second, with a result or a clear error;
+nothing of it hangs in the kernel ten seconds later; once the portals are back the same call works.
+
+LAB_HANGS is the number of hangs with multipathd stopped, and again with it running; 0 is each
+passing of each point, for one portal and for all. LAB_HANG repeats one by its name.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab import Answer, Iscsid, Lab, Multipathd, Victim, blocked_threads, wait_until
+from lab.interrupted import Interrupted, passed_points, spread, wait_until_back
+
+HANGS = int(os.environ.get("LAB_HANGS", "4"))
+ONE = os.environ.get("LAB_HANG", "")
+SEED = int(os.environ.get("LAB_SEED", "4"))
+
+TIMEOUTS = (5.0, 8.0)  # seconds, of the interrupted call
+LATE = 1.0  # what it may take longer
+STUCK = 10.0  # how long after its return a thread of it may still hang in the kernel
+
+Hang = tuple[str, str, str]  # the call, the passing of a fault point, "one" portal or "all"
+
+
+def plan(points: dict[str, list[str]], hangs: int) -> list[Hang]:
+    """A seeded choice; all of them if ``hangs`` is 0."""
+    chance = random.Random(SEED)
+    shuffled = {call: chance.sample(passed, len(passed)) for call, passed in points.items()}
+    chosen = [(call, point, which) for which in ("all", "one") for call, point in spread(shuffled)]
+    if not hangs:
+        return chosen
+    return chance.sample(chosen, len(chosen))[:hangs]
+
+
+def returns_in_time(victim: Victim, timeout: float) -> Answer:
+    """Counted from when the call began; that it stood still does not count against it."""
+    answer = victim.returns(timeout + LATE + 30)
+    assert answer is not None, "the process ended without an answer"
+    assert answer.seconds <= timeout + LATE, f"{answer.seconds:.1f} s of {timeout:g}: {answer}"
+    assert answer.error is None or answer.message, answer
+    return answer
+
+
+def hang(target: Interrupted, case: Hang, timeout: float) -> str:
+    """One round; returns what the interrupted call came to."""
+    call, point, which = case
+    target.prepare(call)
+    victim = target.start(call, fault=f"{point}=stop", timeout=timeout)
+    if not victim.stops():
+        target.finish(call)
+        return "did not pass the point"
+    portals = target.export.portals
+    for portal in portals if which == "all" else portals[:1]:
+        target.lab.cut(portal, "drop")
+    victim.go_on()
+    answer = returns_in_time(victim, timeout)
+    wait_until(lambda: not blocked_threads(victim.pid), "no thread of the call in state D", STUCK)
+    target.lab.heal()
+    victim.ends()
+    wait_until_back(target.lab)
+    target.finish(call)
+    return answer.error or "succeeded"
+
+
+@pytest.fixture
+def target(lab: Lab, iscsid: Iscsid, multipathd: Multipathd) -> Interrupted:
+    return Interrupted(lab)
+
+
+def test_a_portal_falls_silent_during_a_call(
+    target: Interrupted,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    if ONE:
+        call, point, which = ONE.split("@")
+        cases: list[Hang] = [(call, point, which)]
+    else:
+        points, _ = passed_points(target, tmp_path, ("attach", "detach", "extend"))
+        cases = plan(points, HANGS)
+    outcomes: Counter[str] = Counter()
+    failures = []
+    for turn, case in enumerate(cases):
+        begin = time.monotonic()
+        try:
+            outcome = hang(target, case, TIMEOUTS[turn % len(TIMEOUTS)])
+        except AssertionError as error:
+            outcome = "failed"
+            failures.append(f"{'@'.join(case)}: {error}")
+            if left := target.clear():
+                failures.append(f"not cleared: {left}")
+                break
+        outcomes[f"{case[0]} {outcome}"] += 1
+        print(f"{'@'.join(case)}: {outcome}, {time.monotonic() - begin:.1f} s")
+    record_property("hangs", sum(outcomes.values()))
+    with capsys.disabled():
+        print(f"\n{len(cases)} hangs:", dict(sorted(outcomes.items())))
+    assert failures == []
