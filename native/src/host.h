@@ -13,6 +13,7 @@ struct mp_host {
     atomic_int references;
     char *sysfs_root;
     char *dev_root;
+    char *proc_root;
     char *iscsid_socket;
     char *iscsid_pidfile;
     char *layout_dir;
@@ -20,6 +21,7 @@ struct mp_host {
     char *multipathd_socket;
     char *multipathd_pidfile;
     char *initiator_file;
+    char *runtime_dir;
     uint32_t daemon_uid;
     uint32_t logins_in_flight;
     uint32_t worker_threads;
