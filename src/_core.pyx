@@ -47,16 +47,17 @@ cdef class Handle:
 
     def __cinit__(self, *, sysfs_root=None, dev_root=None, iscsid_socket=None,
                   iscsid_pidfile=None, layout_dir=None, multipath_dir=None,
-                  multipathd_socket=None, multipathd_pidfile=None, initiator_file=None,
-                  runtime_dir=None, daemon_uid=0, logins_in_flight=0, worker_threads=0):
+                  multipath_run_dir=None, multipathd_socket=None, multipathd_pidfile=None,
+                  initiator_file=None, runtime_dir=None, daemon_uid=0, logins_in_flight=0,
+                  worker_threads=0):
         cdef manypath_options options
         cdef manypath_error err
         cdef int rc
         # Keeps the bytes alive until manypath_open() has copied them.
         texts = [None if text is None else _bytes(text)
                  for text in (sysfs_root, dev_root, iscsid_socket, iscsid_pidfile, layout_dir,
-                              multipath_dir, multipathd_socket, multipathd_pidfile,
-                              initiator_file, runtime_dir)]
+                              multipath_dir, multipath_run_dir, multipathd_socket,
+                              multipathd_pidfile, initiator_file, runtime_dir)]
         memset(&options, 0, sizeof(options))
         memset(&err, 0, sizeof(err))
         options.sysfs_root = _pointer(texts[0])
@@ -65,10 +66,11 @@ cdef class Handle:
         options.iscsid_pidfile = _pointer(texts[3])
         options.layout_dir = _pointer(texts[4])
         options.multipath_dir = _pointer(texts[5])
-        options.multipathd_socket = _pointer(texts[6])
-        options.multipathd_pidfile = _pointer(texts[7])
-        options.initiator_file = _pointer(texts[8])
-        options.runtime_dir = _pointer(texts[9])
+        options.multipath_run_dir = _pointer(texts[6])
+        options.multipathd_socket = _pointer(texts[7])
+        options.multipathd_pidfile = _pointer(texts[8])
+        options.initiator_file = _pointer(texts[9])
+        options.runtime_dir = _pointer(texts[10])
         options.daemon_uid = daemon_uid
         options.logins_in_flight = logins_in_flight
         options.worker_threads = worker_threads

@@ -32,6 +32,7 @@ cdef extern from "<manypath/manypath.h>" nogil:
         const char *iscsid_pidfile
         const char *layout_dir
         const char *multipath_dir
+        const char *multipath_run_dir
         const char *multipathd_socket
         const char *multipathd_pidfile
         const char *initiator_file

@@ -58,6 +58,35 @@ static void check_without(const char *text)
     mp_table_free(&before);
 }
 
+/* With a path more, what is a table stays one, with the others in their order. */
+static void check_with(const char *text, uint32_t group, bool own_group)
+{
+    struct mp_table before = {0}, after = {0};
+    dev_t dev = makedev(8, 160);
+    char *params = NULL;
+    int r = mp_table_with(text, dev, group, own_group, &params);
+
+    if (r < 0) {
+        assert((r == -EPROTO || r == -EINVAL) && params == NULL);
+        return;
+    }
+    assert(mp_table_parse(text, &before) == 0 && mp_table_parse(params, &after) == 0);
+    assert(after.path_count == before.path_count + 1);
+    assert(after.group_count == before.group_count + own_group);
+    assert(after.queue_if_no_path == before.queue_if_no_path);
+    bool seen = false;
+
+    for (size_t i = 0; i < after.path_count; i++)
+        if (!seen && after.paths[i].group == group && after.paths[i].dev == dev &&
+            (i == before.path_count || before.paths[i].dev != dev || own_group))
+            seen = true;
+        else
+            assert(after.paths[i].dev == before.paths[i - seen].dev);
+    mp_table_free(&before);
+    mp_table_free(&after);
+    free(params);
+}
+
 static void parse(const uint8_t *data, size_t size)
 {
     struct mp_table table = {.path_count = 4711};
@@ -69,13 +98,17 @@ static void parse(const uint8_t *data, size_t size)
     table = (struct mp_table){.path_count = 4711};
     check_parsed(mp_table_parse_status(text, &table), &table);
     check_without(text);
+    for (uint32_t group = 0; group <= 3; group++) {
+        check_with(text, group, false);
+        check_with(text, group, true);
+    }
     free(text);
 }
 
 /* What was built parses to what it was built from. */
 static void round_trip(const uint8_t *data, size_t size)
 {
-    static dev_t paths[MP_TABLE_PATHS_MAX + 1];
+    static struct mp_table_path paths[MP_TABLE_PATHS_MAX + 1];
     struct mp_table table;
     char handler[18] = "";
     char *params = NULL;
@@ -90,8 +123,11 @@ static void round_trip(const uint8_t *data, size_t size)
         size -= 1 + length;
     }
     for (; size >= 5 && count <= MP_TABLE_PATHS_MAX; data += 5, size -= 5, count++)
-        paths[count] = makedev(data[0] | (data[1] & 0x1fu) << 8,
-                               data[2] | (unsigned)data[3] << 8 | (data[4] & 0x1fu) << 16);
+        paths[count] = (struct mp_table_path){
+            .dev = makedev(data[0] | (data[1] & 0x1fu) << 8,
+                           data[2] | (unsigned)data[3] << 8 | (data[4] & 0x1fu) << 16),
+            .group = (count == 0 ? 1 : paths[count - 1].group) + (count > 0 && data[4] & 0x80),
+        };
     if (mp_table_build(paths, count, handler, &params) < 0) {
         assert(params == NULL);
         return;
@@ -100,7 +136,7 @@ static void round_trip(const uint8_t *data, size_t size)
     assert(table.path_count == count && strcmp(table.handler, handler) == 0);
     assert(!table.queue_if_no_path);
     for (size_t i = 0; i < count; i++)
-        assert(table.paths[i].dev == paths[i] && table.paths[i].group == 1);
+        assert(table.paths[i].dev == paths[i].dev && table.paths[i].group == paths[i].group);
     mp_table_free(&table);
     free(params);
 }

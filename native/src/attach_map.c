@@ -52,6 +52,16 @@ void mp_attach_map_add(struct mp_attach_job *job, struct mp_attach_path *path)
     mp_copy(member->dh_state, sizeof member->dh_state, path->disk.dh_state);
 }
 
+/* The map cannot change its size for it; the disk stays as it was. */
+static void keep_out(struct mp_attach_path *path, const struct mp_map *map)
+{
+    path->in_map = false;
+    mp_path_error(path, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, 0,
+                  "%s has %" PRIu64 " bytes and map %s %" PRIu64
+                  "; it was kept out, extend the volume first",
+                  path->disk.name, path->identity.size_bytes, map->device, map->size_bytes);
+}
+
 static void map_finished(struct mp_attach_job *job)
 {
     struct mp_attach *attach = job->attach;
@@ -78,8 +88,13 @@ static void map_finished(struct mp_attach_job *job)
 
         if (!path->in_map)
             continue;
-        path->state = job->map_paths[at++].state;
-        mp_path_keep(path);
+        const struct mp_map_path *member = &job->map_paths[at++];
+
+        path->state = member->state;
+        if (member->kept_out)
+            keep_out(path, &job->map);
+        else
+            mp_path_keep(path);
     }
     if (!job->map.wwid_listed)
         mp_attach_warn(
@@ -93,6 +108,12 @@ static void map_finished(struct mp_attach_job *job)
     if (job->map.size_bytes != job->size_bytes)
         mp_attach_warn(attach, "the map has %" PRIu64 " bytes and its paths have %" PRIu64,
                        job->map.size_bytes, job->size_bytes);
+    if (job->map.queueing_stopped)
+        mp_attach_warn(
+            attach,
+            "%s queued I/O without end, left so by a multipathd that is gone; it fails I/O "
+            "now when no path is left",
+            job->map.device);
     attach->usable_ns = mp_attach_since_begin(attach);
     attach->step = MP_VOLUME_TIDY;
     attach->decide(attach);

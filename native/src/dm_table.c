@@ -11,6 +11,7 @@
 
 enum {
     PATH_TEXT_SIZE = sizeof "4095:1048575 1 ",
+    GROUP_TEXT_SIZE = sizeof " service-time 0 1024 1",
     FRAME_TEXT_SIZE = 96,
     WORDS_MAX = 1024,  /* kernel drivers/md/dm-mpath.c: the limit of every count but #features' */
     FEATURES_MAX = 64, /* 8 in Linux 6.12; newer kernels may know more */
@@ -26,25 +27,53 @@ static bool is_handler(const char *handler)
     return length < size && strspn(handler, "abcdefghijklmnopqrstuvwxyz0123456789_") == length;
 }
 
-int mp_table_build(const dev_t *paths, size_t count, const char *handler, char **ret_params)
+static bool is_dev(dev_t dev)
 {
-    if (count == 0 || count > MP_TABLE_PATHS_MAX || !is_handler(handler))
-        return -EINVAL;
+    return major(dev) <= MAJOR_MAX && minor(dev) <= MINOR_MAX;
+}
+
+static bool can_build(const struct mp_table_path *paths, size_t count)
+{
+    if (count == 0 || count > MP_TABLE_PATHS_MAX || paths[0].group != 1)
+        return false;
     for (size_t i = 0; i < count; i++)
-        if (major(paths[i]) > MAJOR_MAX || minor(paths[i]) > MINOR_MAX)
-            return -EINVAL;
-    size_t size = FRAME_TEXT_SIZE + count * PATH_TEXT_SIZE;
+        if (!is_dev(paths[i].dev) || (i > 0 && paths[i].group != paths[i - 1].group &&
+                                      paths[i].group != paths[i - 1].group + 1))
+            return false;
+    return true;
+}
+
+static size_t group_size(const struct mp_table_path *paths, size_t count, uint32_t group)
+{
+    size_t size = 0;
+
+    for (size_t i = 0; i < count; i++)
+        size += paths[i].group == group;
+    return size;
+}
+
+int mp_table_build(const struct mp_table_path *paths, size_t count, const char *handler,
+                   char **ret_params)
+{
+    if (!can_build(paths, count) || !is_handler(handler))
+        return -EINVAL;
+    uint32_t groups = paths[count - 1].group;
+    size_t size = FRAME_TEXT_SIZE + groups * GROUP_TEXT_SIZE + count * PATH_TEXT_SIZE;
     char *text = malloc(size);
 
     if (text == NULL)
         return -ENOMEM;
-    /* no features, handler, one group, starting with group 1; one selector argument per path */
-    size_t used = (size_t)snprintf(text, size, "0 %s%s 1 1 service-time 0 %zu 1",
-                                   handler[0] ? "1 " : "0", handler, count);
+    /* no features, handler, groups, starting with the first */
+    size_t used =
+        (size_t)snprintf(text, size, "0 %s%s %u 1", handler[0] ? "1 " : "0", handler, groups);
 
-    for (size_t i = 0; i < count; i++)
-        used += (size_t)snprintf(text + used, size - used, " %u:%u 1", major(paths[i]),
-                                 minor(paths[i]));
+    for (size_t i = 0; i < count; i++) {
+        if (i == 0 || paths[i].group != paths[i - 1].group) /* one selector argument per path */
+            used += (size_t)snprintf(text + used, size - used, " service-time 0 %zu 1",
+                                     group_size(paths, count, paths[i].group));
+        used += (size_t)snprintf(text + used, size - used, " %u:%u 1", major(paths[i].dev),
+                                 minor(paths[i].dev));
+    }
     *ret_params = text;
     return 0;
 }
@@ -238,6 +267,8 @@ static bool parse_groups(struct parser *parser, bool status)
     if (!next_number(parser, WORDS_MAX, &group_count) ||
         !next_number(parser, group_count, &current))
         return false;
+    parser->table.group_count = (uint32_t)group_count;
+    parser->table.group = (uint32_t)current;
     for (uint64_t i = 0; i < group_count; i++)
         if (!parse_selector(parser, status) || !parse_paths(parser, (uint32_t)(i + 1), status))
             return false;
@@ -277,7 +308,7 @@ int mp_table_parse_status(const char *params, struct mp_table *ret_table)
 /* ---- rewriting ---- */
 
 /* Words with a blank between them. What is written comes from the table in its order, with leading
- * zeros dropped and paths left out, so it never becomes longer. */
+ * zeros dropped and paths left out or one added, which says how long it can become. */
 struct writer {
     char *text;
     size_t used, size;
@@ -303,6 +334,14 @@ static bool put_number(struct writer *writer, uint64_t number)
     int length = snprintf(text, sizeof text, "%llu", (unsigned long long)number);
 
     return put_word(writer, text, (size_t)length);
+}
+
+static bool put_dev(struct writer *writer, dev_t dev)
+{
+    char word[PATH_TEXT_SIZE];
+    int length = snprintf(word, sizeof word, "%u:%u", major(dev), minor(dev));
+
+    return put_word(writer, word, (size_t)length);
 }
 
 static bool copy_words(struct parser *parser, uint64_t count, struct writer *writer)
@@ -359,11 +398,8 @@ static bool copy_kept(struct parser *parser, const struct left_out *out, uint64_
         kept++;
         if (writer == NULL)
             continue;
-        char word[PATH_TEXT_SIZE];
-        int length = snprintf(word, sizeof word, "%u:%u", major(dev), minor(dev));
-
         parser->at = start;
-        if (!put_word(writer, word, (size_t)length) || !copy_words(parser, argument_count, writer))
+        if (!put_dev(writer, dev) || !copy_words(parser, argument_count, writer))
             return false;
     }
     *ret_kept = kept;
@@ -443,6 +479,114 @@ int mp_table_without(const char *params, const dev_t *paths, size_t count, char 
         return result;
     }
     *ret_params = head.text;
+    return 0;
+}
+
+struct addition {
+    dev_t path;
+    uint64_t group;
+    bool own_group;
+};
+
+static bool put_own_group(struct writer *writer, dev_t path)
+{
+    static const char selector[] = "service-time 0 1 1";
+
+    return put_word(writer, selector, sizeof selector - 1) && put_dev(writer, path) &&
+           put_word(writer, "1", 1);
+}
+
+/* One group as it is, and with `more` its last path once more under that number. */
+static bool copy_group_with(struct parser *parser, const dev_t *more, struct writer *writer)
+{
+    uint64_t path_count, argument_count;
+    const char *arguments = parser->at;
+
+    if (!copy_words(parser, 1, writer) || !copy_counted_words(parser, WORDS_MAX, writer) ||
+        !next_number(parser, MP_TABLE_PATHS_MAX, &path_count) || path_count == 0 ||
+        !next_number(parser, WORDS_MAX, &argument_count) ||
+        !put_number(writer, path_count + (more != NULL)) || !put_number(writer, argument_count))
+        return false;
+    for (uint64_t i = 0; i < path_count; i++) {
+        dev_t dev;
+
+        if (!parse_dev(parser, &dev) || !put_dev(writer, dev))
+            return false;
+        arguments = parser->at;
+        if (!copy_words(parser, argument_count, writer))
+            return false;
+    }
+    if (more == NULL)
+        return true;
+    parser->at = arguments;
+    return put_dev(writer, *more) && copy_words(parser, argument_count, writer);
+}
+
+static uint64_t first_with(uint64_t group_count, uint64_t first, const struct addition *new)
+{
+    if (group_count == 0)
+        return 1;
+    return first + (new->own_group && first > 1 && first >= new->group);
+}
+
+/* <#groups> <first group> group... */
+static bool copy_groups_with(struct parser *parser, const struct addition *new,
+                             struct writer *writer)
+{
+    uint64_t group_count, first;
+    const char *word;
+
+    if (!next_number(parser, WORDS_MAX, &group_count) ||
+        !next_number(parser, group_count, &first) || new->group == 0 ||
+        new->group > group_count + new->own_group || group_count + new->own_group > WORDS_MAX)
+        return false;
+    if (!put_number(writer, group_count + new->own_group) ||
+        !put_number(writer, first_with(group_count, first, new)))
+        return false;
+    for (uint64_t i = 1; i <= group_count; i++) {
+        bool here = new->group == i;
+
+        if (here && new->own_group && !put_own_group(writer, new->path))
+            return false;
+        if (!copy_group_with(parser, here && !new->own_group ? &new->path : NULL, writer))
+            return false;
+    }
+    if (new->group > group_count && !put_own_group(writer, new->path))
+        return false;
+    return next_word(parser, &word) == 0;
+}
+
+int mp_table_with(const char *params, dev_t path, uint32_t group, bool own_group, char **ret_params)
+{
+    struct addition new = {.path = path, .group = group, .own_group = own_group};
+    struct parser parser = {.at = params};
+    struct mp_table table;
+
+    if (!is_dev(path))
+        return -EINVAL;
+    int result = mp_table_parse(params, &table);
+
+    if (result < 0)
+        return result;
+    bool full = table.path_count >= MP_TABLE_PATHS_MAX;
+
+    mp_table_free(&table);
+    if (full)
+        return -EINVAL;
+    /* a path's arguments are at most all of the line */
+    size_t size = 2 * strlen(params) + FRAME_TEXT_SIZE;
+    struct writer writer = {.text = malloc(size), .size = size};
+
+    if (writer.text == NULL)
+        return -ENOMEM;
+    writer.text[0] = '\0';
+    if (!copy_counted_words(&parser, FEATURES_MAX, &writer) ||
+        !copy_counted_words(&parser, WORDS_MAX, &writer) ||
+        !copy_groups_with(&parser, &new, &writer)) {
+        free(writer.text);
+        return -EPROTO;
+    }
+    *ret_params = writer.text;
     return 0;
 }
 

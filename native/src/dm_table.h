@@ -11,13 +11,23 @@
 
 enum { MP_TABLE_PATHS_MAX = 1024 };
 
+struct mp_table_path {
+    dev_t dev;
+    bool active;         /* status only */
+    uint32_t fail_count; /* status only */
+    uint32_t group;      /* 1.. */
+};
+
 /*
- * One group of all paths, selector service-time, features "0" (never queueing: nobody may be there
- * to stop it), hardware handler "1 <handler>" or "0" when handler is "" (facts/multipath-dm 2.2).
- * malloc'ed. -EINVAL: no path, too many, a number that is none of a block device, or a handler that
- * is too long or has bytes other than [a-z0-9_].
+ * A table of our own: groups in the order of their numbers (1, 2, ... without a gap, path by path in
+ * ascending order), selector service-time, features "0" (never queueing: nobody may be there
+ * to stop it), hardware handler "1 <handler>" or "0" when handler is "" (facts/multipath-dm 2.2). The
+ * first group is used first. Of the paths only `dev` and `group` count.
+ * malloc'ed. -EINVAL: no path, too many, group numbers out of order, a number that is none of a block
+ * device, or a handler that is too long or has bytes other than [a-z0-9_].
  */
-int mp_table_build(const dev_t *paths, size_t count, const char *handler, char **ret_params);
+int mp_table_build(const struct mp_table_path *paths, size_t count, const char *handler,
+                   char **ret_params);
 
 /*
  * A table line without the paths given: features, handler, groups and selectors stay as they are, a
@@ -26,19 +36,23 @@ int mp_table_build(const dev_t *paths, size_t count, const char *handler, char *
  */
 int mp_table_without(const char *params, const dev_t *paths, size_t count, char **ret_params);
 
-struct mp_table_path {
-    dev_t dev;
-    bool active;         /* status only */
-    uint32_t fail_count; /* status only */
-    uint32_t group;      /* 1.. */
-};
-
 struct mp_table {
     bool queue_if_no_path;
     char handler[16]; /* "" if none */
+    uint32_t group_count;
+    uint32_t group; /* table: used first; status: in use, or to be used next; 0: no groups */
     size_t path_count;
     struct mp_table_path *paths; /* malloc'ed */
 };
+
+/*
+ * A table line with one path more: into group `group` (1..) with the arguments of that group's last
+ * path, or, if `own_group`, in a group of its own before it (or behind all: group count + 1). The group
+ * that is used first stays it, unless the new one comes before number 1. malloc'ed. -EPROTO: not a table, or no such group; -EINVAL: a number that is
+ * none of a block device, or too many paths.
+ */
+int mp_table_with(const char *params, dev_t path, uint32_t group, bool own_group,
+                  char **ret_params);
 
 /* Parses a table line, or a status line. -EPROTO: not one. Free with mp_table_free(). */
 int mp_table_parse(const char *params, struct mp_table *ret_table);

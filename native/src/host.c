@@ -34,6 +34,7 @@ struct mp_host *mp_host_new(const struct manypath_options *options)
     host->iscsid_pidfile = copy_or(options->iscsid_pidfile, "/run/iscsid.pid");
     host->layout_dir = copy_or(options->layout_dir, "/etc/manypath/iscsid-layouts.d");
     host->multipath_dir = copy_or(options->multipath_dir, "/etc/multipath");
+    host->multipath_run_dir = copy_or(options->multipath_run_dir, "/run/multipath");
     /* multipath-tools libmpathcmd/mpath_cmd.h */
     host->multipathd_socket =
         copy_or(options->multipathd_socket, "/org/kernel/linux/storage/multipathd");
@@ -45,9 +46,9 @@ struct mp_host *mp_host_new(const struct manypath_options *options)
     host->worker_threads = options->worker_threads != 0 ? options->worker_threads : 32;
     if (host->sysfs_root == NULL || host->dev_root == NULL || host->proc_root == NULL ||
         host->iscsid_socket == NULL || host->iscsid_pidfile == NULL || host->layout_dir == NULL ||
-        host->multipath_dir == NULL || host->multipathd_socket == NULL ||
-        host->multipathd_pidfile == NULL || host->initiator_file == NULL ||
-        host->runtime_dir == NULL) {
+        host->multipath_dir == NULL || host->multipath_run_dir == NULL ||
+        host->multipathd_socket == NULL || host->multipathd_pidfile == NULL ||
+        host->initiator_file == NULL || host->runtime_dir == NULL) {
         mp_host_release(host);
         return NULL;
     }
@@ -73,6 +74,7 @@ void mp_host_release(struct mp_host *host)
     free(host->iscsid_pidfile);
     free(host->layout_dir);
     free(host->multipath_dir);
+    free(host->multipath_run_dir);
     free(host->multipathd_socket);
     free(host->multipathd_pidfile);
     free(host->initiator_file);

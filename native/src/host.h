@@ -18,6 +18,7 @@ struct mp_host {
     char *iscsid_pidfile;
     char *layout_dir;
     char *multipath_dir;
+    char *multipath_run_dir;
     char *multipathd_socket;
     char *multipathd_pidfile;
     char *initiator_file;

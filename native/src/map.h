@@ -14,6 +14,7 @@ struct mp_map_path {
     int fd;            /* open and locked: udev leaves the disk alone; -1 once it was closed */
     int32_t state;     /* out: enum manypath_path_state */
     bool removed;      /* out: mp_map_resize() had to take it out of the map */
+    bool kept_out;     /* out: mp_map_join() left it out, because the map has another size */
 };
 
 struct mp_map {
@@ -23,6 +24,7 @@ struct mp_map {
     uint64_t size_bytes;
     bool existed;
     bool multipathd_running;
+    bool queueing_stopped; /* it queued, and nobody would have stopped that */
     bool wwid_listed; /* multipath-tools knows the WWID, and keeps the map when it reconfigures */
     char unchecked[MANYPATH_DEVICE_SIZE]; /* a member that is not ours and does not answer, or "" */
 };
@@ -34,8 +36,9 @@ int mp_map_supported(struct mp_host *host, struct manypath_error *err);
  * One map with uuid "mpath-<wwid>" over exactly these paths: creates it (unless `join_only`), or
  * joins one that exists.
  * Members that are not ours are accepted only if their own VPD gives the same WWID, or if they do not
- * answer: a path that is down is no reason to refuse a map that was right when it was up. On failure
- * nothing made here is left. deadline_ns bounds the waits between calls, not a call that hangs in
+ * answer: a path that is down is no reason to refuse a map that was right when it was up. A map that
+ * exists keeps its size, and without multipathd the words of its table; it is told not to queue then.
+ * On failure nothing made here is left. deadline_ns bounds the waits between calls, not a call that hangs in
  * the kernel.
  */
 int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,

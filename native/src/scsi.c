@@ -21,6 +21,12 @@ enum {
     ALLOCATION_MAX = 0xffff,
     SENSE_SIZE = 64,
     ATTEMPTS_MAX = 4, /* the first and three after UNIT ATTENTION */
+    COMMAND_MAX = 16,
+
+    TEST_UNIT_READY = 0x00, /* SPC-4 6.47 */
+    MAINTENANCE_IN = 0xa3,  /* SPC-4 6.35: REPORT TARGET PORT GROUPS */
+    REPORT_TARGET_PORT_GROUPS = 0x0a,
+    EXTENDED_HEADER = 0x20,
 
     STATUS_GOOD = 0x00, /* SAM-5 5.3.1 */
     STATUS_CHECK_CONDITION = 0x02,
@@ -154,24 +160,27 @@ static int command_result(const struct sg_io_hdr *io, const uint8_t *sense)
     }
 }
 
-static int inquire_once(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
-                        size_t *ret_received)
+/* One command that brings data in, or none. */
+static int send_command(int fd, const uint8_t *command, size_t length, uint8_t *buffer, size_t size,
+                        unsigned timeout_ms, size_t *ret_received)
 {
     uint8_t sense[SENSE_SIZE] = {0};
-    uint8_t command[6] = {INQUIRY, INQUIRY_EVPD, page, (uint8_t)(size >> 8), (uint8_t)size, 0};
+    uint8_t copy[COMMAND_MAX];
     struct sg_io_hdr io = {
         .interface_id = 'S',
-        .dxfer_direction = SG_DXFER_FROM_DEV,
-        .cmd_len = sizeof command,
+        .dxfer_direction = size > 0 ? SG_DXFER_FROM_DEV : SG_DXFER_NONE,
+        .cmd_len = (unsigned char)length,
         .mx_sb_len = sizeof sense,
         .dxfer_len = (unsigned)size,
         .dxferp = buffer,
-        .cmdp = command,
+        .cmdp = copy,
         .sbp = sense,
         .timeout = timeout_ms,
     };
 
-    memset(buffer, 0, size);
+    memcpy(copy, command, length);
+    if (size > 0)
+        memset(buffer, 0, size);
     int r = mp_scsi_ioctl(fd, SG_IO, &io);
 
     if (r == 0)
@@ -184,17 +193,28 @@ static int inquire_once(int fd, uint8_t page, uint8_t *buffer, size_t size, unsi
     return 0;
 }
 
+/* The same, again after UNIT ATTENTION, which tells what happened before the command. */
+static int send_patiently(int fd, const uint8_t *command, size_t length, uint8_t *buffer,
+                          size_t size, unsigned timeout_ms, size_t *ret_received)
+{
+    int r = -EAGAIN;
+
+    for (int attempt = 0; r == -EAGAIN && attempt < ATTEMPTS_MAX; attempt++)
+        r = send_command(fd, command, length, buffer, size, timeout_ms, ret_received);
+    return r == -EAGAIN ? -EIO : r;
+}
+
 /* One page, one allocation length. *ret_length is what the page says, *ret_received what came. */
 static int inquire(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
                    size_t *ret_length, size_t *ret_received)
 {
+    const uint8_t command[6] = {INQUIRY, INQUIRY_EVPD, page, (uint8_t)(size >> 8), (uint8_t)size,
+                                0};
     size_t received = 0;
-    int r = -EAGAIN;
+    int r = send_patiently(fd, command, sizeof command, buffer, size, timeout_ms, &received);
 
-    for (int attempt = 0; r == -EAGAIN && attempt < ATTEMPTS_MAX; attempt++)
-        r = inquire_once(fd, page, buffer, size, timeout_ms, &received);
     if (r < 0)
-        return r == -EAGAIN ? -EIO : r;
+        return r;
     if (received < VPD_HEADER_SIZE)
         return -EPROTO;
     if (buffer[0] >> 5 == QUALIFIER_NO_LUN)
@@ -226,4 +246,27 @@ int mp_scsi_vpd(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned tim
         return r;
     *ret_length = length < received ? length : received;
     return 0;
+}
+
+int mp_scsi_test_unit_ready(int fd, unsigned timeout_ms)
+{
+    const uint8_t command[6] = {TEST_UNIT_READY};
+    size_t received;
+
+    return send_patiently(fd, command, sizeof command, NULL, 0, timeout_ms, &received);
+}
+
+int mp_scsi_port_groups(int fd, bool extended, uint8_t *buffer, size_t size, unsigned timeout_ms,
+                        size_t *ret_length)
+{
+    const uint8_t command[12] = {
+        [0] = MAINTENANCE_IN,
+        [1] = REPORT_TARGET_PORT_GROUPS | (extended ? EXTENDED_HEADER : 0),
+        [8] = (uint8_t)(size >> 8),
+        [9] = (uint8_t)size,
+    };
+
+    if (size > ALLOCATION_MAX)
+        return -EINVAL;
+    return send_patiently(fd, command, sizeof command, buffer, size, timeout_ms, ret_length);
 }

@@ -6,6 +6,7 @@
 #ifndef MP_SCSI_H
 #define MP_SCSI_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,15 @@ int mp_scsi_scan(const char *root, int32_t host, int32_t channel, int32_t target
  * says that it has no such LUN (peripheral qualifier 3); -ETIMEDOUT; -EPROTO: malformed answer. */
 int mp_scsi_vpd(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
                 size_t *ret_length);
+
+/* TEST UNIT READY on an open block device: 0 if it can serve I/O. Errors as mp_scsi_vpd(). */
+int mp_scsi_test_unit_ready(int fd, unsigned timeout_ms);
+
+/* REPORT TARGET PORT GROUPS, for alua.h: fills up to `size` (at most 65535) bytes. `extended` asks for
+ * the header that tells how long a transition takes, which targets older than SPC-4 refuse with
+ * -EOPNOTSUPP. Errors as mp_scsi_vpd(). */
+int mp_scsi_port_groups(int fd, bool extended, uint8_t *buffer, size_t size, unsigned timeout_ms,
+                        size_t *ret_length);
 
 /* Size of an open block device in bytes (BLKGETSIZE64). */
 int mp_scsi_size(int fd, uint64_t *ret_bytes);

@@ -849,3 +849,13 @@ int mp_sysfs_block_name(const char *root, dev_t dev, char *ret_name, size_t size
     mp_copy(ret_name, size, name);
     return 0;
 }
+
+int mp_sysfs_disk_attribute(const char *root, const char *name, const char *attribute,
+                            char *ret_text, size_t size)
+{
+    char path[64];
+
+    if ((size_t)snprintf(path, sizeof path, "device/%s", attribute) >= sizeof path)
+        return -ENAMETOOLONG;
+    return read_block_attribute(root, name, path, ret_text, size);
+}

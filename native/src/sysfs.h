@@ -88,4 +88,9 @@ int mp_sysfs_block_name(const char *root, dev_t dev, char *ret_name, size_t size
 /* Size in bytes of any block device, from /sys/block/NAME/size (512-byte units). */
 int mp_sysfs_block_size(const char *root, const char *name, uint64_t *ret_bytes);
 
+/* An attribute of a SCSI disk by its name, such as "state" ("running", "blocked"), "access_state" or
+ * "vendor"; without blanks at its end. -EINVAL: the kernel has no value for it. */
+int mp_sysfs_disk_attribute(const char *root, const char *name, const char *attribute,
+                            char *ret_text, size_t size);
+
 #endif

@@ -9,7 +9,7 @@
 
 static struct mp_table table;
 
-static const char *built(const dev_t *paths, size_t count, const char *handler)
+static const char *built_of(const struct mp_table_path *paths, size_t count, const char *handler)
 {
     static char copy[256];
     char *params = NULL;
@@ -21,6 +21,16 @@ static const char *built(const dev_t *paths, size_t count, const char *handler)
     return copy;
 }
 
+/* One group. */
+static const char *built(const dev_t *devs, size_t count, const char *handler)
+{
+    static struct mp_table_path paths[MP_TABLE_PATHS_MAX + 1];
+
+    for (size_t i = 0; i < count; i++)
+        paths[i] = (struct mp_table_path){.dev = devs[i], .group = 1};
+    return built_of(paths, count, handler);
+}
+
 TEST(build)
 {
     dev_t paths[] = {makedev(8, 16), makedev(65, 160), makedev(259, 1048575)};
@@ -29,6 +39,67 @@ TEST(build)
     CHECK_STR(built(paths, 2, "alua"), "0 1 alua 1 1 service-time 0 2 1 8:16 1 65:160 1");
     CHECK_STR(built(paths, 3, "hp_sw"),
               "0 1 hp_sw 1 1 service-time 0 3 1 8:16 1 65:160 1 259:1048575 1");
+}
+
+TEST(build_groups)
+{
+    struct mp_table_path paths[] = {
+        {.dev = makedev(8, 0), .group = 1},
+        {.dev = makedev(8, 16), .group = 1},
+        {.dev = makedev(8, 32), .group = 2},
+        {.dev = makedev(8, 48), .group = 3},
+    };
+
+    CHECK_STR(built_of(paths, 4, "alua"),
+              "0 1 alua 3 1 service-time 0 2 1 8:0 1 8:16 1 service-time 0 1 1 8:32 1 "
+              "service-time 0 1 1 8:48 1");
+    CHECK_STR(built_of(paths + 2, 2, ""), "refused"); /* does not begin with 1 */
+    paths[3].group = 4;
+    CHECK_STR(built_of(paths, 4, ""), "refused"); /* a gap */
+    paths[3].group = 1;
+    CHECK_STR(built_of(paths, 4, ""), "refused"); /* goes back */
+    paths[0].group = 0;
+    CHECK_STR(built_of(paths, 1, ""), "refused");
+}
+
+static const char *longer(const char *params, uint32_t group, bool own_group)
+{
+    static char copy[256];
+    char *made = NULL;
+    int r = mp_table_with(params, makedev(8, 160), group, own_group, &made);
+
+    if (r != 0)
+        return made != NULL ? "touched" : r == -EPROTO ? "EPROTO" : "EINVAL";
+    snprintf(copy, sizeof copy, "%s", made);
+    free(made);
+    return copy;
+}
+
+TEST(with)
+{
+    static const char two[] = "2 pg_init_retries 50 1 alua 2 2 queue-length 0 1 2 8:0 1 7 "
+                              "service-time 0 2 1 8:16 1 8:32 3 ";
+
+    CHECK_STR(longer(two, 1, false), "2 pg_init_retries 50 1 alua 2 2 queue-length 0 2 2 8:0 1 7 "
+                                     "8:160 1 7 service-time 0 2 1 8:16 1 8:32 3");
+    CHECK_STR(longer(two, 2, false), "2 pg_init_retries 50 1 alua 2 2 queue-length 0 1 2 8:0 1 7 "
+                                     "service-time 0 3 1 8:16 1 8:32 3 8:160 3");
+    /* the group that is used first stays it */
+    CHECK_STR(longer(two, 1, true), "2 pg_init_retries 50 1 alua 3 3 service-time 0 1 1 8:160 1 "
+                                    "queue-length 0 1 2 8:0 1 7 service-time 0 2 1 8:16 1 8:32 3");
+    CHECK_STR(longer(two, 2, true), "2 pg_init_retries 50 1 alua 3 3 queue-length 0 1 2 8:0 1 7 "
+                                    "service-time 0 1 1 8:160 1 service-time 0 2 1 8:16 1 8:32 3");
+    CHECK_STR(longer(two, 3, true), "2 pg_init_retries 50 1 alua 3 2 queue-length 0 1 2 8:0 1 7 "
+                                    "service-time 0 2 1 8:16 1 8:32 3 service-time 0 1 1 8:160 1");
+    /* before number 1 it is used first */
+    CHECK_STR(longer("0 0 1 1 service-time 0 1 1 8:0 1", 1, true),
+              "0 0 2 1 service-time 0 1 1 8:160 1 service-time 0 1 1 8:0 1");
+    CHECK_STR(longer("0 0 0 0", 1, true), "0 0 1 1 service-time 0 1 1 8:160 1");
+    CHECK_STR(longer("0 0 0 0", 1, false), "EPROTO");
+    CHECK_STR(longer(two, 0, false), "EPROTO");
+    CHECK_STR(longer(two, 3, false), "EPROTO");
+    CHECK_STR(longer(two, 4, true), "EPROTO");
+    CHECK_STR(longer("0 0 1", 1, true), "EPROTO");
 }
 
 TEST(build_refuses)
@@ -52,18 +123,20 @@ TEST(build_refuses)
 
 TEST(round_trip)
 {
-    static dev_t many[MP_TABLE_PATHS_MAX];
+    static struct mp_table_path many[MP_TABLE_PATHS_MAX];
     char *params = NULL;
 
     for (unsigned i = 0; i < MP_TABLE_PATHS_MAX; i++)
-        many[i] = makedev(4095, 1048575 - i);
+        many[i] = (struct mp_table_path){.dev = makedev(4095, 1048575 - i), .group = i / 100 + 1};
     CHECK_EQ(mp_table_build(many, MP_TABLE_PATHS_MAX, "rdac", &params), 0);
     CHECK_EQ(mp_table_parse(params, &table), 0);
     CHECK_EQ(table.path_count, MP_TABLE_PATHS_MAX);
     CHECK_STR(table.handler, "rdac");
     CHECK(!table.queue_if_no_path);
     for (unsigned i = 0; i < MP_TABLE_PATHS_MAX; i++)
-        CHECK(table.paths[i].dev == many[i] && table.paths[i].group == 1);
+        CHECK(table.paths[i].dev == many[i].dev && table.paths[i].group == many[i].group);
+    CHECK_EQ(table.group_count, 11);
+    CHECK_EQ(table.group, 1);
     mp_table_free(&table);
     CHECK(table.paths == NULL && table.path_count == 0);
     mp_table_free(&table);
@@ -280,6 +353,8 @@ TEST(without_paths)
 int main(void)
 {
     RUN(build);
+    RUN(build_groups);
+    RUN(with);
     RUN(build_refuses);
     RUN(round_trip);
     RUN(tables);

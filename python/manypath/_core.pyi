@@ -26,6 +26,7 @@ class Handle:
         iscsid_pidfile: str | None = None,
         layout_dir: str | None = None,
         multipath_dir: str | None = None,
+        multipath_run_dir: str | None = None,
         multipathd_socket: str | None = None,
         multipathd_pidfile: str | None = None,
         initiator_file: str | None = None,

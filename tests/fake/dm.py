@@ -50,6 +50,35 @@ class Table:
         found = re.findall(r"\b(\d+):(\d+)\b", self.params)
         return [(int(major), int(minor)) for major, minor in found]
 
+    @property
+    def features(self) -> list[str]:
+        words = self.params.split()
+        return words[1 : 1 + int(words[0])]
+
+    @property
+    def groups(self) -> list[list[Dev]]:
+        """The paths of each group, of a multipath table."""
+        words = iter(self.params.split())
+
+        def skip(count: int) -> None:
+            for _ in range(count):
+                next(words)
+
+        skip(int(next(words)))  # features
+        skip(int(next(words)))  # handler
+        count, found = int(next(words)), []
+        skip(1)  # the first group
+        for _ in range(count):
+            skip(1)  # selector
+            skip(int(next(words)))
+            paths, arguments = int(next(words)), int(next(words))
+            found.append([])
+            for _ in range(paths):
+                major, minor = next(words).split(":")
+                found[-1].append((int(major), int(minor)))
+                skip(arguments)
+        return found
+
 
 @dataclass
 class Map:
@@ -61,6 +90,7 @@ class Map:
     suspended: bool = False
     open_count: int = 0
     failed: set[Dev] = field(default_factory=set)
+    current: int = 1  # the group in use
 
     @property
     def device(self) -> str:
@@ -114,6 +144,12 @@ class FakeDm:
         self._load(made, Table(kind, params, sectors))
         self._swap(made)
         return made
+
+    def fail(self, found: Map, *devs: Dev) -> None:
+        """I/O through these paths failed."""
+        with self.host.lock:
+            for dev in devs:
+                self._set_failed(found, dev, True)
 
     # --- the ioctl -------------------------------------------------------------------------------
 
@@ -183,7 +219,7 @@ class FakeDm:
             params = call.payload[SPEC.size :].split(b"\0", 1)[0].decode()
             self._load(found, Table(kind.split(b"\0", 1)[0].decode(), params, sectors))
         elif number == MESSAGE:
-            self.messages.append(call.payload[8:].split(b"\0", 1)[0].decode())
+            self._message(found, call.payload[8:].split(b"\0", 1)[0].decode())
         elif number == DEPS:
             devs = [encode(*dev) for dev in found.members]
             return struct.pack(f"=2I{len(devs)}Q", len(devs), 0, *devs)
@@ -226,6 +262,39 @@ class FakeDm:
             found.active, found.inactive = found.inactive, None
             self.host.map_changes(found)
 
+    def _message(self, found: Map, text: str) -> None:
+        if found.suspended:
+            raise DmError(errno.EBUSY)
+        assert found.active is not None
+        self.messages.append(text)
+        verb, *arguments = text.split()
+        if verb in ("fail_path", "reinstate_path"):
+            major, minor = arguments[0].split(":")
+            dev = (int(major), int(minor))
+            if dev not in found.members:
+                raise DmError(errno.EINVAL)
+            self._set_failed(found, dev, verb == "fail_path")
+        elif verb == "switch_group":
+            found.current = int(arguments[0])
+        elif verb in ("queue_if_no_path", "fail_if_no_path"):
+            features = [word for word in found.active.features if word != "queue_if_no_path"]
+            features += [verb] if verb == "queue_if_no_path" else []
+            words = found.active.params.split()
+            rest = words[1 + int(words[0]) :]
+            found.active.params = " ".join([str(len(features)), *features, *rest])
+        else:
+            raise DmError(errno.EINVAL)
+
+    def _set_failed(self, found: Map, dev: Dev, failed: bool) -> None:
+        """As the kernel: the next group with a path is used when one has none left."""
+        (found.failed.add if failed else found.failed.discard)(dev)
+        groups = found.active.groups if found.active is not None else []
+        if not set(groups[found.current - 1]) - found.failed:
+            left = [i for i, group in enumerate(groups) if set(group) - found.failed]
+            found.current = left[0] + 1 if left else found.current
+        action = "PATH_FAILED" if failed else "PATH_REINSTATED"
+        self.host.map_event(found, "change", f"DM_ACTION={action}")
+
     def _remove(self, found: Map) -> None:
         del self.maps[found.uuid]
         self.host.map_vanishes(found)
@@ -237,11 +306,13 @@ class FakeDm:
         call.targets = 1
         text = table.params
         if not call.flags & F_STATUS_TABLE and table.kind == "multipath":
-            paths = "".join(
-                f" {major}:{minor} {'F' if (major, minor) in found.failed else 'A'} 0 0 1"
-                for major, minor in table.devs
-            )
-            text = f"2 0 0 0 1 1 A 0 {len(table.devs)} 2{paths} "
+            text = f"2 0 0 0 {len(table.groups)} {found.current}"
+            for index, group in enumerate(table.groups):
+                paths = "".join(
+                    f" {major}:{minor} {'F' if (major, minor) in found.failed else 'A'} 0 0 1"
+                    for major, minor in group
+                )
+                text += f" {'A' if index + 1 == found.current else 'E'} 0 {len(group)} 2{paths}"
         spec = SPEC.pack(0, table.sectors, 0, 0, table.kind.encode())
         return spec + text.encode() + b"\0"
 

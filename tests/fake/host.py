@@ -71,8 +71,10 @@ class Volume:
     def uuid(self) -> str:
         return f"mpath-{self.wwid}"
 
-    def page_83(self) -> bytes:
+    def page_83(self, port_group: int | None = None) -> bytes:
         designator = bytes([1, 3, 0, 16]) + bytes.fromhex(self.number)
+        if port_group is not None:
+            designator += bytes([1, 0x15, 0, 4, 0, 0]) + port_group.to_bytes(2, "big")
         return bytes([0, 0x83, 0, len(designator)]) + designator
 
 
@@ -159,6 +161,9 @@ class FakeHost:
         self.failures: list[BaseException] = []
         self.device_delay: Callable[[Disk], float | None] = no_delay
         self.events = True  # tell of new block devices
+        # Byte 0 of each target port group, which has the number of the portal's last byte; {}: the
+        # target knows no groups.
+        self.alua: dict[int, int] = {}
         self._rules: list[Rule] = []
         self._gates: list[Gate] = []
         self._exports: dict[tuple[str, int, str | None], Volume] = {}
@@ -229,6 +234,7 @@ class FakeHost:
             "iscsid_pidfile": str(self.run / "iscsid.pid"),
             "layout_dir": str(self.root / "layouts"),
             "multipath_dir": str(self.root / "multipath"),
+            "multipath_run_dir": str(self.run / "multipath"),
             "multipathd_socket": f"{self.name}-multipathd",
             "multipathd_pidfile": str(self.run / "multipathd.pid"),
             "runtime_dir": str(self.root / "locks"),
@@ -502,6 +508,9 @@ class FakeHost:
     def disk_of(self, dev: Dev) -> Disk | None:
         return next((disk for disk in self.disks.values() if disk.dev == dev), None)
 
+    def port_group(self, disk: Disk) -> int | None:
+        return int(disk.session.address.rsplit(".", 1)[1]) if self.alua else None
+
     # --- maps, told by dm.py with the lock held --------------------------------------------------
 
     def _map_folder(self, item: Map) -> Path:
@@ -542,6 +551,14 @@ class FakeHost:
         (self.sys / f"dev/block/{MAJOR}:{item.minor}").unlink()
         (self.dev / item.device).unlink()
         shutil.rmtree(self._map_folder(item))
+        self.map_event(item, "remove")
+
+    def map_event(self, item: Map, action: str, *pairs: str) -> None:
+        """The kernel's word about a map."""
+        path = f"/{self._map_folder(item).relative_to(self.sys)}"
+        words = (f"ACTION={action}", f"DEVPATH={path}", "SUBSYSTEM=block", "DEVTYPE=disk")
+        numbers = (f"MAJOR={MAJOR}", f"MINOR={item.minor}", f"DEVNAME={item.device}")
+        self.uevent("\0".join((f"{action}@{path}", *words, *numbers, *pairs)) + "\0")
 
     def _link(self, path: Path, to: Path) -> None:
         path.symlink_to(os.path.relpath(to, path.parent))
@@ -561,7 +578,7 @@ class FakeHost:
         if disk is None:
             return -errno.ENODEV
         assert page_code == 0x83
-        data = disk.volume.page_83()[:size]
+        data = disk.volume.page_83(self.port_group(disk))[:size]
         ffi.memmove(page, data, len(data))
         return len(data)
 
@@ -574,6 +591,27 @@ class FakeHost:
                 return -errno.ENODEV
             ret_bytes[0] = disk.size
         return result
+
+    def ready(self, path: Any) -> int:
+        name = self._node(path)
+        result = self.point("ready", name)
+        return result if name in self.disks else -errno.ENODEV
+
+    def port_groups(self, path: Any, extended: int, data: Any, size: int) -> int:
+        name = self._node(path)
+        result = self.point("port_groups", f"{name}{' extended' if extended else ''}")
+        if result < 0:
+            return result
+        if not self.alua:
+            return -errno.EIO
+        groups = b"".join(
+            bytes([state, 0x0F, *group.to_bytes(2, "big"), 0, 0, 0, 1, 0, 0, 0, group])
+            for group, state in self.alua.items()
+        )
+        head = bytes([0x10, 30, 0, 0]) if extended else b""
+        answer = (len(head + groups).to_bytes(4, "big") + head + groups)[:size]
+        ffi.memmove(data, answer, len(answer))
+        return len(answer)
 
     def identity_check(self, path: Any, dev: int) -> int:
         disk = self.disks.get(self._node(path))

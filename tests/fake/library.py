@@ -37,6 +37,8 @@ struct mp_fake_hooks {
     int (*dm_ioctl)(unsigned long request, void *argument);
     int (*inquiry)(const char *path, int page_code, uint8_t *page, int size);
     int (*size)(const char *path, uint64_t *ret_bytes);
+    int (*ready)(const char *path);
+    int (*port_groups)(const char *path, int extended, uint8_t *data, int size);
     int (*identity_check)(const char *path, uint64_t dev);
     int (*uevent_open)(void);
     int (*attribute)(const char *path, const char *text);

@@ -30,6 +30,9 @@ struct mp_fake_hooks {
     /* Returns the length of the page written to `page`. */
     int (*inquiry)(const char *path, int page_code, uint8_t *page, int size);
     int (*size)(const char *path, uint64_t *ret_bytes);
+    int (*ready)(const char *path);
+    /* Returns the length of what REPORT TARGET PORT GROUPS brings. */
+    int (*port_groups)(const char *path, int extended, uint8_t *data, int size);
     int (*identity_check)(const char *path, uint64_t dev);
     int (*uevent_open)(void); /* returns a descriptor */
     int (*attribute)(const char *path, const char *text);
@@ -89,9 +92,19 @@ int mp_dm_ioctl(int fd, unsigned long request, void *argument)
     return hooks.dm_ioctl(request, argument);
 }
 
-static int inquire(const char *path, struct sg_io_hdr *io)
+static int command(const char *path, struct sg_io_hdr *io)
 {
-    int length = hooks.inquiry(path, io->cmdp[2], io->dxferp, (int)io->dxfer_len);
+    int length;
+
+    switch (io->cmdp[0]) {
+    case 0x00: /* TEST UNIT READY */
+        return hooks.ready(path);
+    case 0xa3: /* MAINTENANCE IN: REPORT TARGET PORT GROUPS */
+        length = hooks.port_groups(path, io->cmdp[1] & 0x20, io->dxferp, (int)io->dxfer_len);
+        break;
+    default: /* INQUIRY */
+        length = hooks.inquiry(path, io->cmdp[2], io->dxferp, (int)io->dxfer_len);
+    }
 
     if (length < 0)
         return length;
@@ -106,7 +119,7 @@ int mp_scsi_ioctl(int fd, unsigned long request, void *argument)
     if (!path_of(fd, path, sizeof path))
         return -EBADF;
     if (request == SG_IO)
-        return inquire(path, argument);
+        return command(path, argument);
     return request == BLKGETSIZE64 ? hooks.size(path, argument) : -ENOTTY;
 }
 

@@ -146,6 +146,7 @@ struct manypath_options {
     const char *iscsid_pidfile;     /* "/run/iscsid.pid" */
     const char *layout_dir;         /* "/etc/manypath/iscsid-layouts.d" */
     const char *multipath_dir;      /* "/etc/multipath" (wwids) */
+    const char *multipath_run_dir;  /* "/run/multipath" (failed_wwids) */
     const char *multipathd_socket;  /* abstract name, "/org/kernel/linux/storage/multipathd" */
     const char *multipathd_pidfile; /* "/run/multipathd.pid" */
     const char *initiator_file;     /* "/etc/iscsi/initiatorname.iscsi" */

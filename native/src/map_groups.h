@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How well paths serve their volume, and the groups that follow from it; for maps whose table is ours.
+ * Blocks: call from a worker. */
+#ifndef MP_MAP_GROUPS_H
+#define MP_MAP_GROUPS_H
+
+#include "dm_table.h"
+#include "map.h"
+
+/*
+ * The priority of each path (alua.h), asked of the paths themselves where the ALUA handler is attached:
+ * right after a scan sysfs may still say "active/optimized" of any path (kernel scsi_dh_alua.c asks
+ * later). A path that does not answer, or has another handler, has what sysfs says. Takes 2 s if the
+ * target hangs.
+ */
+void mp_map_read_priorities(const struct mp_host *host, const struct mp_map_path *paths,
+                            size_t count, int *ret_priorities);
+
+/* The priority that sysfs tells, without a command to the path. */
+int mp_map_known_priority(const struct mp_host *host, const char *name);
+
+/* The paths in the order in which they should be used, each with the number of its group: one group for
+ * each priority. `ret_members` has room for `count`. */
+void mp_map_group(const struct mp_map_path *paths, const int *priorities, size_t count,
+                  struct mp_table_path *ret_members);
+
+#endif
