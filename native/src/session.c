@@ -34,6 +34,9 @@
 #define LOGOUT_SILENCE (20000 * MS)
 /* How long a session may take to show in sysfs, or to leave it, after iscsid said so. */
 #define SETTLE_LIMIT (5000 * MS)
+/* iscsid counts a session as existing while it is still at the login, perhaps for a process that was
+ * killed: how often it is asked again what became of that. */
+#define EXISTS_AGAIN (1000 * MS)
 
 /* How often a logout that waits for another process looks whether the session has disks by now. */
 #define PARTING_CHECK (100 * MS)
@@ -345,6 +348,8 @@ static void settle(struct mp_session_entry *entry)
         came_up(entry, &session);
     else if (result == -EAGAIN || mp_now_ns() < entry->settle_until_ns)
         settle_later(entry); /* iscsid recovers it; those who wait have deadlines */
+    else if (!entry->ours && first_in_a_hurry(entry) != NULL)
+        begin_login(entry, &entry->terms); /* a login for a process that is gone came to nothing */
     else
         fail_login(entry, MANYPATH_E_SESSION, result, 0,
                    "iscsid says the session exists, but the kernel shows none");
@@ -404,7 +409,7 @@ static void login_answered(void *owner, const struct mp_answer *answer)
             entry->existed = true; /* somebody else's login */
             entry->ours = false;
         }
-        entry->settle_until_ns = mp_now_ns() + SETTLE_LIMIT;
+        entry->settle_until_ns = mp_now_ns() + (entry->ours ? SETTLE_LIMIT : EXISTS_AGAIN);
         settle(entry);
     } else {
         fail_login(entry, login_code(entry, answer->iscsid_code), 0, answer->iscsid_code,

@@ -186,6 +186,17 @@ def test_exists_and_comes_up(host: FakeHost) -> None:
     assert host.logins == 1
 
 
+def test_exists_and_comes_to_nothing(host: FakeHost) -> None:
+    """iscsid is at a login for a process that was killed, and gives it up: it is asked again."""
+    volume = host.export()
+    (target,) = host.targets()
+    host.iscsid.script(LOGIN, Answer(15), Answer(15))
+    made = host.handle.attach([target]).finish()
+    assert made.wwid == volume.wwid
+    assert not made.paths[0].session_was_there
+    assert host.logins == 3
+
+
 def test_exists_but_is_not_logged_in_yet(host: FakeHost) -> None:
     volume = host.export()
     (target,) = host.targets()

@@ -14,6 +14,8 @@ import backend
 from backend import SampleBackend
 from lab import Iscsid, Lab, Multipathd, Network, Portal, load_target, run
 
+pytest.register_assert_rewrite("lab.interrupted")  # what it asserts is told like a test's
+
 PROGRAMS = (
     *("iscsiadm", "iscsid", "multipathd", "multipath", "dmsetup", "nft", "ip", "ss", "udevadm"),
     *("losetup", "lvcreate", "vgcreate"),

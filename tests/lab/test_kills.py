@@ -97,8 +97,9 @@ def test_the_same_call_goes_on_after_a_kill(
     assert failures == []
 
 
-def test_the_sweep_would_notice(target: Interrupted, lab: Lab) -> None:
+def test_the_sweep_would_notice(lab: Lab, iscsid: Iscsid) -> None:
     """A round that leaves something behind fails."""
+    target = Interrupted(lab)
     other = lab.export(lab.volume(), lab.portals(1))
     target.prepare("detach")
     target.victims.call("connect", other.properties)
