@@ -147,11 +147,19 @@ bench: lab-packages install ## micro benches here, manypath beside the floor in 
 	$(BIN)/pytest -q benches/test_micro.py
 	$(BIN)/python benches/lab/host.py
 
+# Every fault point, and ten minutes of verified I/O; with multipathd stopped, and again with it running.
+.PHONY: sweeps
+sweeps: ## kills and silent portals at every point, long verified I/O; LAB_SUITE=...
+	$(MAKE) lab LAB_TIMEOUT=14400 TESTS='$(foreach name,kills hangs io,tests/lab/test_$(name).py)' \
+	    LAB_ENV='-e LAB_KILLS=0 -e LAB_HANGS=0 -e LAB_IO_SECONDS=600'
+
 # The long form of what `make test` samples: 100 cycles, both guests, multipathd stopped and running.
 .PHONY: soak
-soak: ## the long runs, about three hours
+soak: ## the long runs, about eight hours
 	$(MAKE) lab LAB_SUITE=bookworm LAB_ENV='-e LAB_CYCLES=100' TESTS=tests/lab/test_cycles.py
 	$(MAKE) lab LAB_SUITE=trixie LAB_ENV='-e LAB_CYCLES=100' TESTS=tests/lab/test_cycles.py
+	$(MAKE) sweeps LAB_SUITE=bookworm
+	$(MAKE) sweeps LAB_SUITE=trixie
 	$(MAKE) lab LAB_SUITE=trixie
 	$(MAKE) fake-asan
 	$(MAKE) fuzz FUZZ_SECONDS=600
@@ -160,7 +168,8 @@ soak: ## the long runs, about three hours
 
 # In `make test` the second guest runs what its own iscsid, multipathd and kernel can change; what the
 # spec, the lab and the sample backend are tested for needs one guest. `make soak` has all in both.
-IN_BOTH := $(foreach name,attach c_api cycles errors extend no_process,tests/lab/test_$(name).py) \
+IN_BOTH := $(foreach name,attach c_api cycles errors extend hangs io kills no_process,\
+        tests/lab/test_$(name).py) \
     $(addprefix tests/lab/test_spec.py::test_,the_example the_main_portal_is_away_and_comes_back \
         chap_on_all_portals wrong_credentials)
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 import manypath
-from lab import Export, Iscsid, Lab, Multipathd, Volume, run, wait_until
+from lab import Export, Iscsid, Lab, Multipathd, ScsiDevice, Volume, run, wait_until
 from lab import verified_io as program
 
 SECONDS = float(os.environ.get("LAB_IO_SECONDS", "30"))
@@ -105,6 +105,15 @@ def test_errors_are_found(lab: Lab, iscsid: Iscsid) -> None:
     lab.heal()
     assert found["errors"] > 0
     wait_until_logged_in(lab, 2)
+    for device in lab.snapshot().devices:  # whether or not somebody else does
+        run(
+            "dmsetup",
+            "message",
+            f"/dev/{attachment.device}",
+            "0",
+            "reinstate_path",
+            number_of(device),
+        )
     manypath.disconnect(export.properties, timeout=TIMEOUT)
 
 
@@ -115,6 +124,11 @@ def paths_of(device: str) -> str:
     """The states that device-mapper has of the map's paths: A or F each."""
     status = run("dmsetup", "status", f"/dev/{device}")
     return "".join(sorted(re.findall(r"\d+:\d+ ([AF]) ", status)))
+
+
+def number_of(device: ScsiDevice) -> str:
+    """As device-mapper writes it, 8:16."""
+    return Path(f"/sys/block/{device.name}/dev").read_text().strip()
 
 
 def wait_until_logged_in(lab: Lab, count: int) -> None:
