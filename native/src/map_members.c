@@ -56,7 +56,7 @@ static int check_foreign_member(const struct mp_map_join *join, dev_t dev, char 
     }
     if (result < 0)
         return result;
-    close(fd);
+    mp_identity_close(&fd);
     if (strcmp(identity.wwid, join->wwid) != 0)
         return mp_error(err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_MAP, 0,
                         "the map for %s has member %s, which is %s; it was not used", join->wwid,
@@ -206,9 +206,7 @@ static int find_missing(const struct mp_map_join *join, bool *missing, size_t *r
 static void unlock_paths(const struct mp_map_join *join)
 {
     for (size_t i = 0; i < join->path_count; i++) {
-        if (join->paths[i].fd >= 0)
-            close(join->paths[i].fd);
-        join->paths[i].fd = -1;
+        mp_identity_close(&join->paths[i].fd);
     }
 }
 
