@@ -3,6 +3,7 @@
 #include "attach_state.h"
 
 #include "error.h"
+#include "monitor.h"
 #include "text.h"
 
 #include <errno.h>
@@ -118,6 +119,12 @@ static void map_finished(struct mp_attach_job *job)
     if (job->map.size_bytes != job->size_bytes)
         mp_attach_warn(attach, "the map has %" PRIu64 " bytes and its paths have %" PRIu64,
                        job->map.size_bytes, job->size_bytes);
+    mp_monitor_watch(attach->operation.handle->monitor, job->wwid, job->map.device, job->map.well);
+    if (!job->map.multipathd_running)
+        mp_attach_warn(attach,
+                       "multipathd is not running: paths of %s that fail are taken back only while "
+                       "this process lives",
+                       job->map.device);
     if (job->map.queueing_stopped)
         mp_attach_warn(
             attach,

@@ -76,6 +76,7 @@ TAILQ_HEAD(mp_device_watch_list, mp_device_watch);
 
 struct mp_client;   /* client.h: exchanges with iscsid */
 struct mp_sessions; /* session.h: logins and logouts shared by operations */
+struct mp_monitor;  /* monitor.h: failed paths of the maps that were attached */
 
 struct manypath {
     struct mp_host *host;
@@ -101,6 +102,7 @@ struct manypath {
     struct mp_device_watch_list watches;
     struct mp_client *client;
     struct mp_sessions *sessions;
+    struct mp_monitor *monitor;
 };
 
 /* Caller side, any thread. Starts the loop on first use, then queues the operation. */

@@ -7,6 +7,7 @@
 #include "engine.h"
 #include "error.h"
 #include "extend.h"
+#include "monitor.h"
 #include "request.h"
 #include "resolve.h"
 #include "session.h"
@@ -46,11 +47,12 @@ int manypath_open(const struct manypath_options *options, struct manypath **ret_
         handle->host = mp_host_new(options);
         handle->client = mp_client_new(handle);
         handle->sessions = mp_sessions_new(handle);
+        handle->monitor = mp_monitor_new(handle);
         if (options != NULL)
             handle->log = (struct mp_log){options->log, options->log_userdata, options->log_level};
     }
     if (handle == NULL || handle->host == NULL || handle->client == NULL ||
-        handle->sessions == NULL) {
+        handle->sessions == NULL || handle->monitor == NULL) {
         manypath_close(handle);
         return mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_REQUEST, ENOMEM, "out of memory");
     }
@@ -65,6 +67,7 @@ void manypath_close(struct manypath *handle)
     if (handle->pid != getpid())
         return; /* the loop's state was copied in the middle of something: leave it alone */
     mp_engine_stop(handle);
+    mp_monitor_free(handle->monitor);
     mp_sessions_free(handle->sessions);
     mp_client_free(handle->client);
     if (handle->host != NULL)

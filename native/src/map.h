@@ -24,6 +24,7 @@ struct mp_map {
     uint64_t size_bytes;
     bool existed;
     bool multipathd_running;
+    bool well;             /* no member is failed */
     bool queueing_stopped; /* it queued, and nobody would have stopped that */
     bool wwid_listed; /* multipath-tools knows the WWID, and keeps the map when it reconfigures */
     char unchecked[MANYPATH_DEVICE_SIZE]; /* a member that is not ours and does not answer, or "" */

@@ -164,7 +164,7 @@ int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
         return mp_map_error(err, MANYPATH_PHASE_MAP, result, uuid, "reading back");
     set_device(&join, &info, &map);
     map.multipathd_running = mp_multipathd_running(host->multipathd_pidfile);
-    mp_map_read_states(join.fd, uuid, paths, path_count);
+    map.well = mp_map_read_states(join.fd, uuid, paths, path_count);
     MP_FAULT("map.joined");
     *ret_map = map;
     return 0;

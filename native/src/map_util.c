@@ -147,21 +147,25 @@ bool mp_map_stop_queueing(int fd, const char *uuid)
     return queues && mp_dm_message(fd, uuid, "fail_if_no_path") == 0;
 }
 
-void mp_map_read_states(int fd, const char *uuid, struct mp_map_path *paths, size_t count)
+bool mp_map_read_states(int fd, const char *uuid, struct mp_map_path *paths, size_t count)
 {
     char type[16];
     char *params = NULL;
     struct mp_table table;
+    bool well = true;
 
     if (mp_dm_status(fd, uuid, type, &params) < 0)
-        return;
+        return true;
     if (mp_table_parse_status(params, &table) == 0) {
-        for (size_t p = 0; p < count; p++)
-            for (size_t i = 0; i < table.path_count; i++)
+        for (size_t i = 0; i < table.path_count; i++) {
+            well = well && table.paths[i].active;
+            for (size_t p = 0; p < count; p++)
                 if (table.paths[i].dev == paths[p].dev)
                     paths[p].state =
                         table.paths[i].active ? MANYPATH_PATH_ACTIVE : MANYPATH_PATH_INACTIVE;
+        }
         mp_table_free(&table);
     }
     free(params);
+    return well;
 }

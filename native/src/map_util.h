@@ -52,7 +52,7 @@ int mp_map_check_type(int fd, const char *uuid, struct manypath_error *err);
  * that off. True if it was on. */
 bool mp_map_stop_queueing(int fd, const char *uuid);
 
-/* Sets the states of those paths that are in the map. */
-void mp_map_read_states(int fd, const char *uuid, struct mp_map_path *paths, size_t count);
+/* Sets the states of those paths that are in the map. False if a member, ours or not, is failed. */
+bool mp_map_read_states(int fd, const char *uuid, struct mp_map_path *paths, size_t count);
 
 #endif

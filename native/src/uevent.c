@@ -97,6 +97,8 @@ static bool parse_pair(const char *pair, struct mp_uevent *event, struct numbers
         event->devtype = value;
     else if ((value = value_of(pair, "DEVNAME")) != NULL)
         event->devname = value;
+    else if ((value = value_of(pair, "DM_ACTION")) != NULL)
+        event->dm_action = value;
     else if ((value = value_of(pair, "MAJOR")) !=
              NULL) /* kernel include/linux/kdev_t.h: 12 and 20 bits */
         return numbers->has_major = mp_parse_u64(value, 0xfff, &numbers->major_number);
@@ -107,7 +109,8 @@ static bool parse_pair(const char *pair, struct mp_uevent *event, struct numbers
 
 int mp_uevent_parse(char *buffer, size_t length, struct mp_uevent *ret_event)
 {
-    struct mp_uevent event = {.devpath = "", .subsystem = "", .devtype = "", .devname = ""};
+    struct mp_uevent event = {
+        .devpath = "", .subsystem = "", .devtype = "", .devname = "", .dm_action = ""};
     struct numbers numbers = {0};
 
     /* kernel lib/kobject_uevent.c: every string is terminated, the last one too */

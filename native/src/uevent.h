@@ -14,9 +14,10 @@ struct mp_uevent {
     enum mp_uevent_action action;
     const char *devpath; /* "/devices/platform/host3/session1/target3:0:0/3:0:0:1/block/sda" */
     const char *subsystem;
-    const char *devtype; /* "disk", "partition", "scsi_device", ... */
-    const char *devname; /* "sda", without /dev/ */
-    dev_t dev;           /* MAJOR:MINOR, 0 if absent */
+    const char *devtype;   /* "disk", "partition", "scsi_device", ... */
+    const char *devname;   /* "sda", without /dev/ */
+    const char *dm_action; /* of a multipath map: "PATH_FAILED" and so on */
+    dev_t dev;             /* MAJOR:MINOR, 0 if absent */
 };
 
 /* Non-blocking, close-on-exec; receive buffer enlarged (SO_RCVBUFFORCE if permitted). */

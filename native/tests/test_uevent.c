@@ -45,12 +45,23 @@ TEST(actions)
     CHECK_EQ(event.action, MP_UEVENT_OTHER);
 }
 
+TEST(map)
+{
+    CHECK_EQ(PARSE("change@/devices/virtual/block/dm-0\0SUBSYSTEM=block\0DM_TARGET=multipath\0"
+                   "DM_ACTION=PATH_FAILED\0DM_PATH=8:16\0DEVNAME=dm-0"),
+             0);
+    CHECK_EQ(event.action, MP_UEVENT_CHANGE);
+    CHECK_STR(event.devname, "dm-0");
+    CHECK_STR(event.dm_action, "PATH_FAILED");
+}
+
 TEST(absent_values)
 {
     CHECK_EQ(PARSE("add@/a"), 0);
     CHECK_STR(event.subsystem, "");
     CHECK_STR(event.devtype, "");
     CHECK_STR(event.devname, "");
+    CHECK_STR(event.dm_action, "");
     CHECK(event.dev == 0);
     CHECK_EQ(PARSE("add@/a\0MAJOR=8"), 0);
     CHECK(event.dev == 0);
@@ -164,6 +175,7 @@ int main(void)
 {
     RUN(disk);
     RUN(actions);
+    RUN(map);
     RUN(absent_values);
     RUN(malformed);
     RUN(open_and_sender);

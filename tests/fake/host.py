@@ -463,6 +463,7 @@ class FakeHost:
                 return
             block = disk.folder / "block" / disk.name
             (block / "holders").mkdir(parents=True)
+            self._link(block / "device", disk.folder)
             self._read_capacity(disk)
             new = block / "dev.new"
             new.write_text(f"{disk.dev[0]}:{disk.dev[1]}\n")

@@ -24,7 +24,8 @@ def test_attach(host: FakeHost) -> None:
     assert (made.wwid, made.name, made.size_bytes) == (volume.wwid, volume.wwid, SIZE)
     assert not made.map_was_there
     assert not made.multipathd_running
-    assert not made.warnings
+    (warning,) = made.warnings
+    assert "multipathd is not running" in warning
     (item,) = host.dm.maps.values()
     assert (made.device, item.uuid) == (item.device, volume.uuid)
     assert item.active is not None

@@ -290,7 +290,9 @@ struct manypath_attachment {
     char wwid[MANYPATH_WWID_SIZE];     /* the map's uuid is "mpath-" + wwid */
     uint64_t size_bytes;
     bool map_was_there;      /* the map existed before this operation */
-    bool multipathd_running; /* multipathd watches the paths and reinstates them */
+    /* multipathd watches the paths and takes failed ones back. If it does not run, the handle does that
+     * for this map, as long as it is open and no multipathd is started; the kernel never does. */
+    bool multipathd_running;
     size_t path_count;
     struct manypath_path *paths; /* in the order of the request, duplicates removed */
     size_t warning_count;

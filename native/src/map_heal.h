@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One look at a map that nobody else watches: takes back what works again. Blocks: call from a worker. */
+#ifndef MP_MAP_HEAL_H
+#define MP_MAP_HEAL_H
+
+#include "host.h"
+
+struct mp_map_health {
+    bool gone; /* there is no such map any more */
+    bool multipathd_running;
+    bool queueing_stopped; /* it queued, and nobody would have stopped that */
+    size_t failed;         /* members that are failed now */
+    size_t reinstated;
+    uint32_t group;                     /* I/O goes through this one from now on; 0: as before */
+    char other[MANYPATH_DEVICE_SIZE];   /* a failed member that is another volume now, or "" */
+    char healed[MANYPATH_MESSAGE_SIZE]; /* names of the members reinstated, for a log */
+};
+
+/*
+ * With multipathd only the failed members are counted. Else: the map stops queueing; a failed member is
+ * reinstated if its session and disk are up, it is ready (TEST UNIT READY), and its own VPD 0x83 still
+ * has the map's WWID; if a group with a better priority than the one in use has a path again, that
+ * group is switched to. Takes at most some seconds for each member that hangs.
+ */
+void mp_map_heal(struct mp_host *host, const char *wwid, struct mp_map_health *ret_health);
+
+#endif
