@@ -229,9 +229,10 @@ static int give_up(struct unmap *unmap)
             return in_use(unmap);
     }
     in_use(unmap);
+    /* beyond the deadline if need be: it must not stay off */
     if (unmap->stopped_queueing &&
         mp_queueing_restore(unmap->host, unmap->fd, unmap->uuid, unmap->device,
-                            unmap->deadline_ns) < 0 &&
+                            mp_now_ns() + MP_MAP_ASK_AFTER) < 0 &&
         err != NULL) {
         struct manypath_error first = *err;
 

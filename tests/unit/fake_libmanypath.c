@@ -25,6 +25,7 @@ struct manypath_operation {
     size_t target_count;
     uint32_t timeout_ms;
     uint32_t min_paths;
+    bool force;
     char request[256]; /* what else was asked for, told as a warning */
     atomic_bool cancelled;
     struct timespec complete_at;
@@ -75,7 +76,7 @@ int manypath_open(const struct manypath_options *options, struct manypath **ret_
     if (options->logins_in_flight > 32)
         return fail(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, "logins_in_flight");
     *ret_handle = make(sizeof **ret_handle);
-    snprintf((*ret_handle)->dev_root, sizeof (*ret_handle)->dev_root, "%s",
+    snprintf((*ret_handle)->dev_root, sizeof(*ret_handle)->dev_root, "%s",
              options->dev_root == NULL ? "" : options->dev_root);
     return 0;
 }
@@ -155,33 +156,35 @@ int manypath_attach_begin(struct manypath *handle, const struct manypath_attach_
 
     (void)handle;
     if (rc == 0 && request->single_path)
-        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "single path");
+        snprintf((*ret_operation)->request, sizeof(*ret_operation)->request, "single path");
     else if (rc == 0)
-        show_chap(request->chap, (*ret_operation)->request, sizeof (*ret_operation)->request);
+        show_chap(request->chap, (*ret_operation)->request, sizeof(*ret_operation)->request);
     return rc;
 }
 
 int manypath_detach_begin(struct manypath *handle, const struct manypath_detach_request *request,
                           struct manypath_operation **ret_operation, struct manypath_error *err)
 {
-    int rc = begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation,
-                   err);
+    int rc =
+        begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation, err);
 
     (void)handle;
+    if (rc == 0)
+        (*ret_operation)->force = request->force;
     if (rc == 0 && request->whole_map)
-        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "whole map");
+        snprintf((*ret_operation)->request, sizeof(*ret_operation)->request, "whole map");
     return rc;
 }
 
 int manypath_extend_begin(struct manypath *handle, const struct manypath_extend_request *request,
                           struct manypath_operation **ret_operation, struct manypath_error *err)
 {
-    int rc = begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation,
-                   err);
+    int rc =
+        begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation, err);
 
     (void)handle;
     if (rc == 0)
-        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "size %llu",
+        snprintf((*ret_operation)->request, sizeof(*ret_operation)->request, "size %llu",
                  (unsigned long long)request->size_bytes);
     return rc;
 }
@@ -245,8 +248,7 @@ static char **make_warnings(const struct manypath_operation *operation)
 {
     char **warnings = calloc(1, sizeof *warnings);
 
-    warnings[0] =
-        strdup(operation->request[0] != '\0' ? operation->request : "not UTF-8: \xff");
+    warnings[0] = strdup(operation->request[0] != '\0' ? operation->request : "not UTF-8: \xff");
     return warnings;
 }
 
@@ -295,8 +297,15 @@ int manypath_detach_finish(struct manypath_operation *operation,
         rc = fail(err, MANYPATH_E_CANCELLED, MANYPATH_PHASE_LOGIN, "cancelled");
     else if (strcmp(operation->behaviour, "fail") == 0)
         rc = fail(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_LOGIN, "in use");
-    if (rc == 0) {
+    if (rc == 0 || operation->force) {
         *ret_detachment = make(sizeof **ret_detachment);
+        (*ret_detachment)->flush = rc == 0 ? MANYPATH_FLUSH_DONE : MANYPATH_FLUSH_FAILED;
+        (*ret_detachment)->error_count = rc == 0 ? 0 : 2;
+        (*ret_detachment)->errors = make(2 * sizeof *(*ret_detachment)->errors);
+        if (rc != 0) {
+            fail(&(*ret_detachment)->errors[0], MANYPATH_E_IN_USE, MANYPATH_PHASE_LOGIN, "in use");
+            fail(&(*ret_detachment)->errors[1], MANYPATH_E_LOGOUT, MANYPATH_PHASE_LOGOUT, "stays");
+        }
         (*ret_detachment)->map_removed = true;
         (*ret_detachment)->devices_removed = 4;
         (*ret_detachment)->sessions_removed = 3;
@@ -359,6 +368,7 @@ void manypath_detachment_free(struct manypath_detachment *detachment)
     if (detachment == NULL)
         return;
     free_warnings(detachment->warnings);
+    drop(detachment->errors);
     drop(detachment);
 }
 
@@ -380,18 +390,37 @@ int manypath_inventory_read(struct manypath *handle, struct manypath_inventory *
                             struct manypath_error *err)
 {
     static struct manypath_session_info sessions[2] = {
-        {.sid = 7, .host = 1, .iqn = "iqn.fake:1", .address = "2001:db8::1", .port = 3260,
+        {.sid = 7,
+         .host = 1,
+         .iqn = "iqn.fake:1",
+         .address = "2001:db8::1",
+         .port = 3260,
          .state = "LOGGED_IN"},
-        {.sid = 8, .host = 2, .iqn = "iqn.fake:2", .address = "storage.example", .port = 3260,
+        {.sid = 8,
+         .host = 2,
+         .iqn = "iqn.fake:2",
+         .address = "storage.example",
+         .port = 3260,
          .state = "FAILED"},
     };
     static struct manypath_disk_info disks[2] = {
-        {.sid = 7, .host = 1, .channel = 0, .target = 2, .lun = 3, .device = "sda",
-         .state = "running", .size_bytes = 512, .map = "dm-0", .path_state = MANYPATH_PATH_ACTIVE},
+        {.sid = 7,
+         .host = 1,
+         .channel = 0,
+         .target = 2,
+         .lun = 3,
+         .device = "sda",
+         .state = "running",
+         .size_bytes = 512,
+         .map = "dm-0",
+         .path_state = MANYPATH_PATH_ACTIVE},
         {.sid = 8, .host = 2, .device = "sdb", .state = "blocked"},
     };
-    static struct manypath_map_info map = {.device = "dm-0", .name = "mpatha", .wwid = "36001405",
-                                           .size_bytes = 512, .path_count = 2,
+    static struct manypath_map_info map = {.device = "dm-0",
+                                           .name = "mpatha",
+                                           .wwid = "36001405",
+                                           .size_bytes = 512,
+                                           .path_count = 2,
                                            .active_path_count = 1};
     struct manypath_inventory *found;
 
@@ -426,7 +455,7 @@ int manypath_discover_begin(struct manypath *handle,
         target.iqn = "iqn.fake:ok";
     rc = begin(&target, 1, request->timeout_ms, 0, ret_operation, err);
     if (rc == 0)
-        show_chap(request->chap, (*ret_operation)->request, sizeof (*ret_operation)->request);
+        show_chap(request->chap, (*ret_operation)->request, sizeof(*ret_operation)->request);
     return rc;
 }
 
