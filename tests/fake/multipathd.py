@@ -101,7 +101,9 @@ class FakeMultipathd:
                 return answer
         if command == 'show paths raw format "%d"':
             with self.host.lock:
-                return "".join(f"{name}\n" for name in (*self.host.disks, *self.lingering)) or "ok\n"
+                return (
+                    "".join(f"{name}\n" for name in (*self.host.disks, *self.lingering)) or "ok\n"
+                )
         verb, what, name = command.split()
         with self.host.lock:
             try:

@@ -52,7 +52,9 @@ def in_d_state() -> list[str]:
         try:
             state = (task / "stat").read_text().rpartition(")")[2].split()[0]
             if state == "D" and (task / "exe").exists():
-                found.append(f"{(task / 'comm').read_text().strip()}: {(task / 'wchan').read_text()}")
+                found.append(
+                    f"{(task / 'comm').read_text().strip()}: {(task / 'wchan').read_text()}"
+                )
         except OSError:
             continue
     return found
@@ -130,7 +132,7 @@ def test_dead_paths_and_queueing(lab: Lab, iscsid: Iscsid) -> None:
     run("dmsetup", "message", attachment.name, "0", "queue_if_no_path")
     fail_paths(attachment)
     begin = time.monotonic()
-    with pytest.raises(FlushError, match="no path of .* is usable and it queues I/O"):
+    with pytest.raises(FlushError, match="is usable and it queues I/O"):
         manypath.disconnect(properties, timeout=TIMEOUT)
     assert time.monotonic() - begin < 10
     assert queueing(attachment)
@@ -160,9 +162,7 @@ def test_dead_paths_and_dirty_data(
         lab.cut(portal, how)
     begin = time.monotonic()
     try:
-        detachment = manypath.disconnect(
-            properties, timeout=LIMIT, force=True, ignore_errors=True
-        )
+        detachment = manypath.disconnect(properties, timeout=LIMIT, force=True, ignore_errors=True)
     finally:
         took = time.monotonic() - begin
         for portal in portals:

@@ -2,7 +2,8 @@
 /*
  * Stands in for the C library under _core.pyx. What an operation does is chosen by the first target's iqn:
  *   iqn.fake:ok     succeeds at once        iqn.fake:refuse  is refused by begin
- *   iqn.fake:fail   fails, with paths       iqn.fake:slow    completes 300 ms later
+ *   iqn.fake:fail   fails, with paths, or with a detachment if forced
+ *   iqn.fake:slow   completes 300 ms later
  *   iqn.fake:stuck  completes only 50 ms after it was cancelled
  * Whatever was handed out and not freed yet is counted, and told as open_count of the inventory's map.
  */
@@ -76,7 +77,7 @@ int manypath_open(const struct manypath_options *options, struct manypath **ret_
     if (options->logins_in_flight > 32)
         return fail(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, "logins_in_flight");
     *ret_handle = make(sizeof **ret_handle);
-    snprintf((*ret_handle)->dev_root, sizeof(*ret_handle)->dev_root, "%s",
+    snprintf((*ret_handle)->dev_root, sizeof (*ret_handle)->dev_root, "%s",
              options->dev_root == NULL ? "" : options->dev_root);
     return 0;
 }
@@ -156,35 +157,35 @@ int manypath_attach_begin(struct manypath *handle, const struct manypath_attach_
 
     (void)handle;
     if (rc == 0 && request->single_path)
-        snprintf((*ret_operation)->request, sizeof(*ret_operation)->request, "single path");
+        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "single path");
     else if (rc == 0)
-        show_chap(request->chap, (*ret_operation)->request, sizeof(*ret_operation)->request);
+        show_chap(request->chap, (*ret_operation)->request, sizeof (*ret_operation)->request);
     return rc;
 }
 
 int manypath_detach_begin(struct manypath *handle, const struct manypath_detach_request *request,
                           struct manypath_operation **ret_operation, struct manypath_error *err)
 {
-    int rc =
-        begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation, err);
+    int rc = begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation,
+                   err);
 
     (void)handle;
     if (rc == 0)
         (*ret_operation)->force = request->force;
     if (rc == 0 && request->whole_map)
-        snprintf((*ret_operation)->request, sizeof(*ret_operation)->request, "whole map");
+        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "whole map");
     return rc;
 }
 
 int manypath_extend_begin(struct manypath *handle, const struct manypath_extend_request *request,
                           struct manypath_operation **ret_operation, struct manypath_error *err)
 {
-    int rc =
-        begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation, err);
+    int rc = begin(request->targets, request->target_count, request->timeout_ms, 0, ret_operation,
+                   err);
 
     (void)handle;
     if (rc == 0)
-        snprintf((*ret_operation)->request, sizeof(*ret_operation)->request, "size %llu",
+        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "size %llu",
                  (unsigned long long)request->size_bytes);
     return rc;
 }
@@ -248,7 +249,8 @@ static char **make_warnings(const struct manypath_operation *operation)
 {
     char **warnings = calloc(1, sizeof *warnings);
 
-    warnings[0] = strdup(operation->request[0] != '\0' ? operation->request : "not UTF-8: \xff");
+    warnings[0] =
+        strdup(operation->request[0] != '\0' ? operation->request : "not UTF-8: \xff");
     return warnings;
 }
 
@@ -390,37 +392,18 @@ int manypath_inventory_read(struct manypath *handle, struct manypath_inventory *
                             struct manypath_error *err)
 {
     static struct manypath_session_info sessions[2] = {
-        {.sid = 7,
-         .host = 1,
-         .iqn = "iqn.fake:1",
-         .address = "2001:db8::1",
-         .port = 3260,
+        {.sid = 7, .host = 1, .iqn = "iqn.fake:1", .address = "2001:db8::1", .port = 3260,
          .state = "LOGGED_IN"},
-        {.sid = 8,
-         .host = 2,
-         .iqn = "iqn.fake:2",
-         .address = "storage.example",
-         .port = 3260,
+        {.sid = 8, .host = 2, .iqn = "iqn.fake:2", .address = "storage.example", .port = 3260,
          .state = "FAILED"},
     };
     static struct manypath_disk_info disks[2] = {
-        {.sid = 7,
-         .host = 1,
-         .channel = 0,
-         .target = 2,
-         .lun = 3,
-         .device = "sda",
-         .state = "running",
-         .size_bytes = 512,
-         .map = "dm-0",
-         .path_state = MANYPATH_PATH_ACTIVE},
+        {.sid = 7, .host = 1, .channel = 0, .target = 2, .lun = 3, .device = "sda",
+         .state = "running", .size_bytes = 512, .map = "dm-0", .path_state = MANYPATH_PATH_ACTIVE},
         {.sid = 8, .host = 2, .device = "sdb", .state = "blocked"},
     };
-    static struct manypath_map_info map = {.device = "dm-0",
-                                           .name = "mpatha",
-                                           .wwid = "36001405",
-                                           .size_bytes = 512,
-                                           .path_count = 2,
+    static struct manypath_map_info map = {.device = "dm-0", .name = "mpatha", .wwid = "36001405",
+                                           .size_bytes = 512, .path_count = 2,
                                            .active_path_count = 1};
     struct manypath_inventory *found;
 
@@ -455,7 +438,7 @@ int manypath_discover_begin(struct manypath *handle,
         target.iqn = "iqn.fake:ok";
     rc = begin(&target, 1, request->timeout_ms, 0, ret_operation, err);
     if (rc == 0)
-        show_chap(request->chap, (*ret_operation)->request, sizeof(*ret_operation)->request);
+        show_chap(request->chap, (*ret_operation)->request, sizeof (*ret_operation)->request);
     return rc;
 }
 

@@ -19,6 +19,7 @@ from manypath import (
     Discovered,
     DiscoveredTarget,
     Disk,
+    Flush,
     Inventory,
     Map,
     NamedPortal,
@@ -34,6 +35,7 @@ from manypath.errors import (
     AuthenticationError,
     InUseError,
     InvalidRequestError,
+    LogoutError,
     PortalNoAnswerError,
     PortalRefusedError,
 )
