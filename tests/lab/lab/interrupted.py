@@ -85,9 +85,7 @@ class Interrupted:
     # --- the calls, undisturbed --------------------------------------------------------------
 
     def _attach(self) -> None:
-        attached = self.victims.call(
-            "connect", self.properties, timeout=TIMEOUT, min_paths=PATHS, multipath=True
-        )
+        attached = self.victims.call("connect", self.properties, timeout=TIMEOUT, min_paths=PATHS)
         self._is_the_volume(attached)
 
     def _extend(self) -> None:
