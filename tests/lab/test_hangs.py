@@ -3,7 +3,7 @@ detach and extend. The call returns within its timeout and a second, with a resu
 nothing of it hangs in the kernel ten seconds later; once the portals are back the same call works.
 
 LAB_HANGS is the number of hangs with multipathd stopped, and again with it running; 0 is each
-passing of each point, for one portal and for all. LAB_HANG repeats one by its name.
+passing of each point, for one portal and for all. LAB_HANG repeats hangs by name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lab import Answer, Iscsid, Lab, Multipathd, Victim, blocked_threads, wait_u
 from lab.interrupted import Interrupted, passed_points, spread, wait_until_back
 
 HANGS = int(os.environ.get("LAB_HANGS", "4"))
-ONE = os.environ.get("LAB_HANG", "")
+NAMED = os.environ.get("LAB_HANG", "")
 SEED = int(os.environ.get("LAB_SEED", "4"))
 
 TIMEOUTS = (5.0, 8.0)  # seconds, of the interrupted call
@@ -82,9 +82,9 @@ def test_a_portal_falls_silent_during_a_call(
     capsys: pytest.CaptureFixture[str],
     record_property: Callable[[str, object], None],
 ) -> None:
-    if ONE:
-        call, point, which = ONE.split("@")
-        cases: list[Hang] = [(call, point, which)]
+    if NAMED:
+        names = (name.split("@") for name in NAMED.split(","))
+        cases = [(call, point, which) for call, point, which in names]
     else:
         points, _ = passed_points(target, tmp_path, ("attach", "detach", "extend"))
         cases = plan(points, HANGS)

@@ -2,7 +2,7 @@
 random times; the same call afterwards succeeds, and nothing is left.
 
 LAB_KILLS is the number of kills with multipathd stopped, and again with it running; 0 is one at
-each passing of each point, and half as many at random times. LAB_KILL repeats one kill by its name.
+each passing of each point, and half as many at random times. LAB_KILL repeats kills by name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lab import Iscsid, Lab, Multipathd
 from lab.interrupted import CALLS, Interrupted, passed_points, spread
 
 KILLS = int(os.environ.get("LAB_KILLS", "8"))
-ONE = os.environ.get("LAB_KILL", "")
+NAMED = os.environ.get("LAB_KILL", "")
 SEED = int(os.environ.get("LAB_SEED", "4"))
 
 Kill = tuple[str, str]  # the call, and the passing of a fault point or the seconds after its begin
@@ -72,9 +72,8 @@ def test_the_same_call_goes_on_after_a_kill(
     capsys: pytest.CaptureFixture[str],
     record_property: Callable[[str, object], None],
 ) -> None:
-    if ONE:
-        call, _, where = ONE.partition("@")
-        kills: list[Kill] = [(call, where)]
+    if NAMED:
+        kills = [(call, where) for call, where in (name.split("@") for name in NAMED.split(","))]
     else:
         kills = plan(*passed_points(target, tmp_path, CALLS), KILLS)
     outcomes: Counter[str] = Counter()
