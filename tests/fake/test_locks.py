@@ -79,10 +79,10 @@ def test_nothing_is_left_behind(host: FakeHost) -> None:
 
 def test_two_attaches_make_one_session(host: FakeHost, other: Handle) -> None:
     """The second one waits for the first one's login, and no longer than that."""
-    host.export(lun=1)
+    volume = host.export(lun=1)
     host.export(lun=2)
     host.iscsid.login_delay = 0.3
-    gate = host.block("dm.create")
+    gate = host.block("dm.create", volume.uuid)
     one = host.handle.attach(host.targets(2, lun=1))
     assert until(lambda: host.logins == 2)
     two = other.attach(host.targets(2, lun=2))
@@ -153,6 +153,23 @@ def test_logout_does_not_wait_for_ever(host: FakeHost, hold: Hold) -> None:
     assert str(locks(host) / of_session(target)) in warning
     assert f"process {holder.pid}" in warning
     assert not host.iscsid.of(LOGOUT)
+
+
+def test_logout_waits_for_the_target_to_go(host: FakeHost) -> None:
+    """Another process deleted the last disk, and the kernel is not through with its target yet."""
+    host.export()
+    targets = host.targets(1)
+    host.handle.attach(targets).finish()
+    (session,) = host.sessions.values()
+    busy = session.folder / f"target{session.host}:0:0" / "busy"
+    busy.touch()
+    detach = host.handle.detach(targets)
+    assert not detach.wait(0.2)
+    assert not host.iscsid.of(LOGOUT)
+    busy.unlink()
+    busy.parent.rmdir()
+    with at_most(0.5):
+        assert detach.finish().sessions_removed == 1
 
 
 def test_a_killed_holder_is_not_waited_for(host: FakeHost, hold: Hold) -> None:
