@@ -34,6 +34,9 @@
 
 enum { MP_DETACH_UUID_SIZE = 129 };
 
+/* Jobs stop waiting this long before the deadline, so that their own error reaches the caller. */
+#define MP_DETACH_ANSWER_RESERVE (UINT64_C(100) * 1000 * 1000)
+
 enum mp_detach_step {
     DETACH_FIND,
     DETACH_LOCK,

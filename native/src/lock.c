@@ -89,6 +89,14 @@ void mp_lock_acquire(struct manypath *handle, struct mp_lock *lock, bool exclusi
     try_lock(lock);
 }
 
+void mp_lock_share(struct mp_lock *lock)
+{
+    if (lock->state != MP_LOCK_HELD || !lock->exclusive)
+        return;
+    mp_lockfile_share(lock->fd);
+    lock->exclusive = false;
+}
+
 void mp_lock_release(struct mp_lock *lock)
 {
     if (lock->state == MP_LOCK_IDLE)

@@ -3,7 +3,7 @@
  * Waiting for a lock that other processes and other handles honour (lockfile.h), on the engine's loop.
  *
  * The order that keeps everybody from waiting in a circle: a session's lock before a WWID's. Whoever has
- * a WWID's lock asks for no session's, and for no other WWID's. Whoever has a session's lock shared lets
+ * a WWID's lock asks for no session's, and for another WWID's only in the order of their names. Whoever has a session's lock shared lets
  * go of it before wanting it exclusively.
  */
 #ifndef MP_LOCK_H
@@ -35,10 +35,13 @@ void mp_lock_name_wwid(struct mp_lock *lock, const char *wwid);
 /*
  * Wants the lock of that name, shared or exclusively. done() is called once, perhaps before the call
  * returns: error->code 0 when it is held, E_SYSTEM when there can be no lock. Waits without end: give
- * up with mp_lock_release(). A lock that is held already is changed: from exclusive to shared at once,
- * from shared to exclusive by letting go of it first, so look again at what it protects.
+ * up with mp_lock_release(). One that is held shared and wanted exclusively is let go of first, so look
+ * again at what it protects.
  */
 void mp_lock_acquire(struct manypath *handle, struct mp_lock *lock, bool exclusive);
+
+/* From exclusive to shared, at once. */
+void mp_lock_share(struct mp_lock *lock);
 
 /* Lets go of it, or stops waiting; done() is not called. Idle: does nothing. */
 void mp_lock_release(struct mp_lock *lock);

@@ -162,6 +162,11 @@ int mp_lockfile_take(const char *directory, const char *name, bool exclusive, in
     return -EAGAIN;
 }
 
+void mp_lockfile_share(int fd)
+{
+    set_lock(fd, F_RDLCK);
+}
+
 void mp_lockfile_unlock(int fd)
 {
     set_lock(fd, F_UNLCK);

@@ -27,6 +27,9 @@ void mp_lockfile_name(const char *kind, const char *what, char name[MP_LOCKFILE_
  */
 int mp_lockfile_take(const char *directory, const char *name, bool exclusive, int *fd);
 
+/* From exclusive to shared. */
+void mp_lockfile_share(int fd);
+
 /* Lets go, but keeps the descriptor for another try. */
 void mp_lockfile_unlock(int fd);
 

@@ -239,7 +239,7 @@ static void restore_queueing(struct unmap *unmap)
         return;
     first = *unmap->err;
     mp_error(unmap->err, first.code, first.phase, first.sys_errno,
-             "%.400s; its queueing is still off (errno %d): dmsetup message %s 0 queue_if_no_path",
+             "%.400s; its queueing is still off (errno %d): dmsetup message /dev/%s 0 queue_if_no_path",
              first.message, -result, unmap->device);
 }
 
