@@ -34,6 +34,9 @@
 
 enum { MP_DETACH_UUID_SIZE = 129 };
 
+/* Jobs stop waiting this long before the deadline, so that their own error reaches the caller. */
+#define MP_DETACH_ANSWER_RESERVE (UINT64_C(100) * 1000 * 1000)
+
 enum mp_detach_step {
     DETACH_FIND,
     DETACH_LOCK,
@@ -55,6 +58,7 @@ struct mp_detach_device {
     bool dead;                       /* no path is usable, the disk does not answer */
     bool kept;                       /* it stays, and its disks with it */
     bool deferred;                   /* the map is in use, and goes when it is closed */
+    bool open;                       /* by nobody knows whom: REMOVE looks again, and flushes */
     bool mapped;                     /* the disk came into a map since it was found */
     struct mp_job *job;
 };

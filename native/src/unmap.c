@@ -147,11 +147,12 @@ static int wait_unused(struct unmap *unmap)
             return result;
         if (unused(unmap))
             return 1;
+        if (mp_map_wait(unmap->until_ns))
+            continue;
         /* with force the writer may be one that is stuck, until the kernel gives its paths up */
-        if (!mp_map_wait(unmap->until_ns) &&
-            (!unmap->options->force ||
-             mp_users_describe(unmap->host, unmap->device, -1, users, sizeof users) ||
-             !mp_map_wait(unmap->deadline_ns)))
+        unmap->result->named =
+            mp_users_describe(unmap->host, unmap->device, -1, users, sizeof users);
+        if (!unmap->options->force || unmap->result->named || !mp_map_wait(unmap->deadline_ns))
             return in_use(unmap);
     }
 }
@@ -240,9 +241,10 @@ static void restore_queueing(struct unmap *unmap)
     if (result == 0 || result == -ENXIO || unmap->err == NULL)
         return;
     first = *unmap->err;
-    mp_error(unmap->err, first.code, first.phase, first.sys_errno,
-             "%.400s; its queueing is still off (errno %d): dmsetup message %s 0 queue_if_no_path",
-             first.message, -result, unmap->device);
+    mp_error(
+        unmap->err, first.code, first.phase, first.sys_errno,
+        "%.400s; its queueing is still off (errno %d): dmsetup message /dev/%s 0 queue_if_no_path",
+        first.message, -result, unmap->device);
 }
 
 static int remove_map(struct unmap *unmap)
