@@ -14,6 +14,7 @@ void mp_attach_job_free(struct mp_attach_job *job)
         if (job->map_paths[i].fd >= 0)
             close(job->map_paths[i].fd);
     free(job->map_paths);
+    mp_blacklist_free(job->blacklist);
     free(job);
 }
 

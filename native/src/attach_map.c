@@ -3,6 +3,7 @@
 #include "attach_state.h"
 
 #include "error.h"
+#include "map_blacklist.h"
 #include "monitor.h"
 #include "text.h"
 
@@ -18,6 +19,12 @@ static void map_run(struct mp_job *base)
 {
     struct mp_attach_job *job = (struct mp_attach_job *)base;
 
+    if (job->blacklist != NULL) {
+        job->result = mp_map_check_blacklist(job->host, job->blacklist, job->wwid, job->map_paths,
+                                             job->map_path_count, &job->error);
+        if (job->result < 0)
+            return;
+    }
     job->result =
         mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths, job->map_path_count,
                     job->join_only, job->deadline_ns, &job->map, &job->error);
@@ -128,15 +135,21 @@ static void map_finished(struct mp_attach_job *job)
 
 void mp_attach_map(struct mp_attach *attach)
 {
-    struct mp_attach_job *job = mp_attach_map_job(attach, NULL, map_finished);
+    struct mp_attach_job *job;
 
     attach->step = MP_VOLUME_MAP;
     mp_engine_disarm(attach->operation.handle, &attach->grace);
+    attach->map_waits = attach->policy_job != NULL;
+    if (attach->map_waits)
+        return;
+    job = mp_attach_map_job(attach, NULL, map_finished);
     if (job != NULL) {
         for (size_t i = 0; i < attach->path_count; i++)
             if (attach->paths[i].step == MP_PATH_READY)
                 mp_attach_map_add(job, &attach->paths[i]);
         job->deadline_ns = attach->operation.deadline_ns - ANSWER_RESERVE;
+        job->blacklist = attach->blacklist;
+        attach->blacklist = NULL;
         if (mp_attach_job_start(job, &attach->map_job))
             return;
     }

@@ -30,6 +30,7 @@ class FakeMultipathd:
     def __init__(self, host: FakeHost) -> None:
         self.host = host
         self.commands: list[str] = []
+        self.config = "defaults {\n}\nblacklist {\n}\n"  # what it shows of its configuration
         self.failures: list[BaseException] = []
         self._answers: list[tuple[str, str]] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -98,6 +99,8 @@ class FakeMultipathd:
             if command.startswith(start):
                 del self._answers[index]
                 return answer
+        if command == "show config local":
+            return self.config
         verb, what, name = command.split()
         with self.host.lock:
             try:
