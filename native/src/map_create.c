@@ -34,7 +34,7 @@ static int build_table(const struct mp_map_join *join, char **ret_params)
 
     if (priorities != NULL && members != NULL) {
         if (!mp_multipathd_running(join->host->multipathd_pidfile))
-            mp_map_read_priorities(join->host, join->paths, count, priorities);
+            mp_map_read_priorities(join->host, join->paths, count, join->deadline_ns, priorities);
         mp_map_group(join->paths, priorities, count, members);
         result = mp_table_build(members, count, common_handler(join->paths, count), ret_params);
     }

@@ -11,13 +11,14 @@
 enum {
     TEXT_MAX = 32 * 1024 * 1024, /* of an answer, as multipathd.c */
     RULES_MAX = 4096,
-    VALUE_MAX = 512, /* also bounds what the C library makes of a regular expression */
+    VALUE_MAX = 512,
     KEY_MAX = 64,
     DEPTH_MAX = 8,
 };
 
-/* How often the C library may be told to repeat something: it copies the expression as often. */
-enum { REPEATS_MAX = 16 };
+/* What the C library may make of an expression, in characters: it copies what is to be repeated, and what
+ * is in that once more, so "((a+)+)+" doubles with each sign (glibc posix/regcomp.c duplicate_tree). */
+enum { EXPANSION_MAX = 16384 };
 
 enum kind { WWID, DEVNODE, PROTOCOL, VENDOR, PRODUCT, KINDS };
 
@@ -26,18 +27,12 @@ static const char *const kinds[KINDS] = {
     [VENDOR] = "vendor", [PRODUCT] = "product",
 };
 
-struct pattern {
-    char *text; /* NULL: matches all */
-    bool inverted;
-    regex_t regex;
-};
-
-/* One line, or the two of a device section. */
+/* One line, or the two of a device section. Expressions are compiled when they are asked. */
 struct rule {
     enum kind kind; /* VENDOR stands for a device */
     bool exception;
-    struct pattern pattern; /* of the line; of a device its vendor's */
-    struct pattern product;
+    char *text;    /* of the line; of a device its vendor's; NULL: matches all */
+    char *product; /* NULL: matches all */
 };
 
 struct mp_blacklist {
@@ -47,59 +42,56 @@ struct mp_blacklist {
 
 /* ---- rules ---- */
 
-static void free_pattern(struct pattern *pattern)
-{
-    if (pattern->text != NULL)
-        regfree(&pattern->regex);
-    free(pattern->text);
-    pattern->text = NULL;
-}
-
 static void free_rule(struct rule *rule)
 {
-    free_pattern(&rule->pattern);
-    free_pattern(&rule->product);
+    free(rule->text);
+    free(rule->product);
+    rule->text = rule->product = NULL;
 }
 
-/* "a{1000}{1000}" would take all memory. */
-static bool is_modest(const char *text)
+/* How often this sign has what stands before it copied; moves behind the numbers of "{2,5}". */
+static uint64_t copies(const char **at)
 {
-    size_t repeats = 0;
+    uint64_t most = 1, number = 0;
 
-    for (const char *at = text; *at != '\0'; at++)
-        if (*at == '{') {
-            unsigned long number = 0;
-
-            for (at++; (*at >= '0' && *at <= '9') || *at == ','; at++)
-                number = *at == ',' ? 0 : number * 10 + (unsigned long)(*at - '0');
-            if (number > REPEATS_MAX || ++repeats > 2)
-                return false;
-            at--;
-        }
-    return true;
-}
-
-/* As multipath-tools reads it (libmultipath/blacklist.c): extended, and "!" before it negates. */
-static int compile(const char *text, struct pattern *ret_pattern)
-{
-    struct pattern pattern = {.inverted = text[0] == '!'};
-    const char *expression = text + (pattern.inverted || (text[0] == '\\' && text[1] == '!'));
-
-    if (!is_modest(text) || regcomp(&pattern.regex, expression, REG_EXTENDED | REG_NOSUB) != 0)
-        return -EINVAL;
-    pattern.text = strdup(text);
-    if (pattern.text == NULL) {
-        regfree(&pattern.regex);
-        return -ENOMEM;
+    if (**at == '+')
+        return 2;
+    if (**at != '{')
+        return 1;
+    for (; (*at)[1] == ',' || ((*at)[1] >= '0' && (*at)[1] <= '9'); (*at)++) {
+        number = (*at)[1] == ',' ? 0 : number * 10 + (uint64_t)((*at)[1] - '0');
+        if (number > most)
+            most = number < EXPANSION_MAX ? number : EXPANSION_MAX;
     }
-    *ret_pattern = pattern;
-    return 0;
+    return most + 1;
 }
 
-static bool matches(const struct pattern *pattern, const char *value)
+static bool is_modest(const char *expression)
 {
-    return pattern->text == NULL ||
-           (regexec(&pattern->regex, value, 0, NULL, 0) == 0) != pattern->inverted;
+    uint64_t expansion = strlen(expression);
+
+    for (const char *at = expression; *at != '\0' && expansion <= EXPANSION_MAX; at++)
+        expansion *= copies(&at);
+    return expansion <= EXPANSION_MAX;
+}
+
+/* As multipath-tools reads it (libmultipath/blacklist.c): extended, and "!" before it negates. What is no
+ * expression matches nothing. */
+static bool matches(const char *text, const char *value)
+{
+    regex_t regex;
+
+    if (text == NULL)
+        return true;
+    bool inverted = text[0] == '!';
+    const char *expression = text + (inverted || (text[0] == '\\' && text[1] == '!'));
+
+    if (!is_modest(expression) || regcomp(&regex, expression, REG_EXTENDED | REG_NOSUB) != 0)
+        return false;
+    bool found = regexec(&regex, value, 0, NULL, 0) == 0;
+
+    regfree(&regex);
+    return found != inverted;
 }
 
 static int add_rule(struct mp_blacklist *blacklist, const struct rule *rule)
@@ -205,7 +197,7 @@ static int end_device(struct parser *parser)
     int result = 0;
 
     parser->in_device = false;
-    if (parser->device.pattern.text != NULL || parser->device.product.text != NULL)
+    if (parser->device.text != NULL || parser->device.product != NULL)
         result = add_rule(parser->blacklist, &parser->device);
     if (result < 0)
         free_rule(&parser->device);
@@ -234,33 +226,23 @@ static int close_section(struct parser *parser, bool indented)
     return parser->in_device && parser->depth < 2 ? end_device(parser) : 0;
 }
 
-/* A rule that is none is skipped; then so is all of its device. */
 static int take_rule(struct parser *parser, const struct line *line, enum kind kind)
 {
-    struct rule rule = {.kind = kind, .exception = parser->exception};
-    int result = compile(line->value, &rule.pattern);
+    struct rule rule = {.kind = kind, .exception = parser->exception, .text = strdup(line->value)};
+    int result = rule.text != NULL ? add_rule(parser->blacklist, &rule) : -ENOMEM;
 
-    if (result == 0) {
-        result = add_rule(parser->blacklist, &rule);
-        if (result < 0)
-            free_rule(&rule);
-    }
-    return result == -EINVAL ? 0 : result;
+    if (result < 0)
+        free_rule(&rule);
+    return result;
 }
 
 static int take_device_rule(struct parser *parser, const struct line *line, enum kind kind)
 {
-    struct pattern *into = kind == VENDOR ? &parser->device.pattern : &parser->device.product;
+    char **into = kind == VENDOR ? &parser->device.text : &parser->device.product;
 
-    free_pattern(into);
-    int result = compile(line->value, into);
-
-    if (result == -EINVAL) {
-        free_rule(&parser->device);
-        parser->in_device = false;
-        result = 0;
-    }
-    return result;
+    free(*into);
+    *into = strdup(line->value);
+    return *into != NULL ? 0 : -ENOMEM;
 }
 
 static int take_setting(struct parser *parser, const struct line *line)
@@ -317,14 +299,13 @@ static bool rule_matches(const struct rule *rule, const struct mp_blacklist_subj
 {
     switch (rule->kind) {
     case WWID:
-        return matches(&rule->pattern, subject->wwid);
+        return matches(rule->text, subject->wwid);
     case DEVNODE:
-        return matches(&rule->pattern, subject->devnode);
+        return matches(rule->text, subject->devnode);
     case PROTOCOL:
-        return matches(&rule->pattern, subject->protocol);
+        return matches(rule->text, subject->protocol);
     default:
-        return matches(&rule->pattern, subject->vendor) &&
-               matches(&rule->product, subject->product);
+        return matches(rule->text, subject->vendor) && matches(rule->product, subject->product);
     }
 }
 
@@ -342,7 +323,7 @@ static const struct rule *find(const struct mp_blacklist *blacklist, enum kind k
 
 static void describe(const struct rule *rule, char *text, size_t size)
 {
-    const char *vendor = rule->pattern.text, *product = rule->product.text;
+    const char *vendor = rule->text, *product = rule->product;
 
     if (rule->kind != VENDOR)
         snprintf(text, size, "%s \"%s\"", kinds[rule->kind], vendor);

@@ -20,9 +20,8 @@ struct mp_blacklist_subject {
 };
 
 /*
- * Reads the rules in a configuration. Sections, keys and values that are not known are skipped, and so
- * are rules that are no regular expression, as multipath-tools skips them. Free with
- * mp_blacklist_free(). -E2BIG: more rules, longer values or deeper nesting than any configuration
+ * Reads the rules in a configuration. Sections, keys and values that are not known are skipped; rules
+ * that are no regular expression match nothing. Free with mp_blacklist_free(). -E2BIG: more rules, longer values or deeper nesting than any configuration
  * has; -ENOMEM.
  */
 int mp_blacklist_parse(const char *text, struct mp_blacklist **ret_blacklist);

@@ -377,7 +377,7 @@ def test_a_volume_that_multipathd_takes(host: FakeHost, config: str) -> None:
     with FakeMultipathd(host) as daemon:
         daemon.config = config
         host.handle.attach(host.targets(2)).finish()
-    assert daemon.commands == ["show config local"]
+    assert daemon.shown == 1
 
 
 def test_a_map_that_is_there_is_joined_all_the_same(host: FakeHost) -> None:
@@ -393,7 +393,7 @@ def test_without_multipathd_nobody_is_asked(host: FakeHost) -> None:
     with daemon:
         pass
     host.handle.attach(host.targets(2)).finish()
-    assert daemon.commands == []
+    assert daemon.shown == 0
 
 
 def test_a_single_path_has_no_map(host: FakeHost) -> None:
@@ -401,7 +401,7 @@ def test_a_single_path_has_no_map(host: FakeHost) -> None:
     with FakeMultipathd(host) as daemon:
         daemon.config = blacklist('wwid ".*"')
         host.handle.attach(host.targets(1), single_path=True).finish()
-    assert daemon.commands == []
+    assert daemon.shown == 0
 
 
 @pytest.mark.parametrize("answer", ["timeout\n", "fail\n", "ok\n"])
