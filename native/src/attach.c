@@ -64,6 +64,8 @@ static void attach_begin(struct manypath_operation *operation)
             return;
         }
     }
+    if (!attach->single_path)
+        mp_attach_ask_policy(attach);
     if (attach->single_path || atomic_load(&handle->host->multipath_known)) {
         mp_attach_start(attach);
         return;
@@ -140,6 +142,7 @@ static void attach_free(struct manypath_operation *operation)
     for (size_t i = 0; i < attach->path_count; i++)
         mp_identity_close(&attach->paths[i].fd);
     mp_lock_release(&attach->wwid_lock);
+    mp_blacklist_free(attach->blacklist);
     mp_chap_release(attach->terms.chap);
     mp_warnings_free(attach->warnings.count, attach->warnings.texts);
     manypath_attachment_free(attach->attachment);

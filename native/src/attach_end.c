@@ -186,6 +186,7 @@ void mp_attach_fail(struct mp_attach *attach)
     mp_engine_disarm(handle, &attach->grace);
     mp_engine_disarm(handle, &attach->gather);
     mp_attach_job_abandon(attach, &attach->prepare_job);
+    mp_attach_job_abandon(attach, &attach->policy_job);
     mp_engine_arm(handle, &attach->operation.timer, undo_until(attach->operation.deadline_ns));
     if (attach->map_job != NULL)
         mp_pool_abandon(handle->pool, attach->map_job); /* its thread may be stuck */

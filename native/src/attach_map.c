@@ -3,6 +3,7 @@
 #include "attach_state.h"
 
 #include "error.h"
+#include "map_blacklist.h"
 #include "monitor.h"
 #include "text.h"
 
@@ -19,6 +20,12 @@ static void map_run(struct mp_job *base)
 {
     struct mp_attach_job *job = (struct mp_attach_job *)base;
 
+    if (job->blacklist != NULL) {
+        job->result = mp_map_check_blacklist(job->host, job->blacklist, job->wwid, job->map_paths,
+                                             job->map_path_count, &job->error);
+        if (job->result < 0)
+            return;
+    }
     job->result =
         mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths, job->map_path_count,
                     job->join_only, job->deadline_ns, &job->map, &job->error);
@@ -178,6 +185,8 @@ static void make_map(struct mp_attach *attach)
             if (attach->paths[i].step == MP_PATH_READY)
                 mp_attach_map_add(job, &attach->paths[i]);
         job->deadline_ns = attach->operation.deadline_ns - ANSWER_RESERVE;
+        job->blacklist = attach->blacklist;
+        attach->blacklist = NULL;
         if (mp_attach_job_start(job, &attach->map_job))
             return;
     }
@@ -210,5 +219,7 @@ void mp_attach_map(struct mp_attach *attach)
 {
     attach->step = MP_VOLUME_MAP;
     mp_engine_disarm(attach->operation.handle, &attach->grace);
-    mp_attach_lock(attach, map_locked);
+    attach->map_waits = attach->policy_job != NULL;
+    if (!attach->map_waits)
+        mp_attach_lock(attach, map_locked);
 }

@@ -24,6 +24,7 @@
  *   attach_single.c   without multipath
  *   attach_choose.c   which disk it is
  *   attach_map.c      making the map, or joining it
+ *   attach_policy.c   what multipathd leaves alone
  *   attach_end.c      the answer; failure and undoing
  *   attach_path.c     one path's walk, and taking it back
  *   attach_job.c      what runs in a worker
@@ -35,6 +36,7 @@
 #include "identity.h"
 #include "lock.h"
 #include "map.h"
+#include "multipathd_config.h"
 #include "request.h"
 #include "session.h"
 #include "sysfs.h"
@@ -102,8 +104,10 @@ struct mp_attach {
     size_t path_count;
     struct mp_attach_path *paths;
     void (*decide)(struct mp_attach *attach); /* a path became ready or is over, or the volume is */
-    struct mp_job *map_job, *prepare_job;
-    unsigned jobs; /* not yet back, ours or abandoned: they point to us */
+    struct mp_job *map_job, *prepare_job, *policy_job;
+    struct mp_blacklist *blacklist; /* multipathd's, once it is known */
+    bool map_waits;                 /* for policy_job */
+    unsigned jobs;                  /* not yet back, ours or abandoned: they point to us */
     void (*on_lock)(struct mp_attach *attach, const struct manypath_error *error);
     struct mp_timer gather; /* when to scan without the logins that are late */
     uint64_t last_answer_ns, longest_gap_ns;
@@ -134,6 +138,7 @@ struct mp_attach_job {
     uint64_t size_bytes;
     uint64_t deadline_ns;
     struct mp_map map;
+    struct mp_blacklist *blacklist; /* freed with the job; NULL: not known */
     bool join_only;
     size_t map_path_count;
     struct mp_map_path *map_paths; /* their descriptors are closed with the job */
@@ -221,6 +226,12 @@ struct mp_attach_job *mp_attach_map_job(struct mp_attach *attach, struct mp_atta
                                         void (*finished)(struct mp_attach_job *));
 /* Hands a path over to the map's job. */
 void mp_attach_map_add(struct mp_attach_job *job, struct mp_attach_path *path);
+
+/* ---- attach_policy.c ---- */
+
+/* Asks multipathd, if it runs, which volumes it leaves alone; the map waits for the answer, a second at
+ * most from here. */
+void mp_attach_ask_policy(struct mp_attach *attach);
 
 /* ---- attach_choose.c ---- */
 

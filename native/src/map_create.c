@@ -35,7 +35,7 @@ static int build_table(const struct mp_map_join *join, char **ret_params)
 
     if (priorities != NULL && members != NULL) {
         if (!mp_multipathd_running(join->host->multipathd_pidfile))
-            mp_map_read_priorities(join->host, join->paths, count, priorities);
+            mp_map_read_priorities(join->host, join->paths, count, join->deadline_ns, priorities);
         mp_map_group(join->paths, priorities, count, members);
         result = mp_table_build(members, count, common_handler(join->paths, count), ret_params);
     }
@@ -86,23 +86,16 @@ static int create_shell(const struct mp_map_join *join)
     return result;
 }
 
-/* Only while it is empty: multipathd may have taken it over already and loaded its own table. */
-static void remove_shell(const struct mp_map_join *join)
-{
-    struct mp_dm_info info;
-
-    if (mp_dm_info(join->fd, join->uuid, &info) == 0 && !info.active_table)
-        mp_dm_remove(join->fd, join->uuid, MP_MAP_UDEV_FLAGS);
-}
-
+/* multipathd removes an empty map that is in its way, or loads its own table into it: then ours came too
+ * late. With the map there and empty it is our table that does not load. */
 static int load_error(const struct mp_map_join *join, int result, struct manypath_error *err)
 {
     struct mp_dm_info info;
+    int found = mp_dm_info(join->fd, join->uuid, &info);
 
-    /* multipathd removes an empty map that is in its way; with the map there it is a path that is gone */
-    if (result == -ENXIO && mp_dm_info(join->fd, join->uuid, &info) == -ENXIO)
+    if (found == -ENXIO || (found == 0 && info.active_table))
         return MP_MAP_AGAIN;
-    remove_shell(join);
+    mp_dm_remove(join->fd, join->uuid, MP_MAP_UDEV_FLAGS);
     if (result == -EBUSY)
         return mp_map_claimed(join, err);
     if (result == -EINVAL && mp_map_supported(join->host, err) < 0)

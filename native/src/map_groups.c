@@ -2,6 +2,7 @@
 #include "map_groups.h"
 
 #include "alua.h"
+#include "map_util.h"
 #include "scsi.h"
 #include "sysfs.h"
 
@@ -13,17 +14,18 @@
 #include <unistd.h>
 
 enum {
-    PAGE_DESIGNATORS = 0x83, /* SPC-4 section 7.8.6 */
     PAGE_BYTES = 4096,
     REPORT_BYTES = 8192, /* 32 groups of 60 ports */
     COMMAND_TIMEOUT_MS = 2000,
+    NO_TIME_MS = 20,
 };
 
 /* What the target told about all its port groups, through whichever path was asked. */
 struct report {
     uint8_t bytes[REPORT_BYTES];
     size_t length;
-    bool silent; /* a command timed out: nobody else is asked */
+    unsigned timeout_ms;
+    bool silent; /* it did not answer in time: nobody else is asked */
 };
 
 int mp_map_known_priority(const struct mp_host *host, const char *name)
@@ -46,25 +48,49 @@ static bool has_alua(const struct mp_host *host, const char *name)
            strcmp(handler, "alua") == 0;
 }
 
-static int read_report(int fd, struct report *report)
+static int ask_fd(int fd, struct report *report)
 {
     int result = mp_scsi_port_groups(fd, true, report->bytes, sizeof report->bytes,
-                                     COMMAND_TIMEOUT_MS, &report->length);
+                                     report->timeout_ms, &report->length);
 
     if (result == -EOPNOTSUPP)
         result = mp_scsi_port_groups(fd, false, report->bytes, sizeof report->bytes,
-                                     COMMAND_TIMEOUT_MS, &report->length);
+                                     report->timeout_ms, &report->length);
     if (result < 0)
         report->length = 0;
+    report->silent = report->silent || result == -ETIMEDOUT;
     return result;
 }
 
-static int ask(int fd, struct report *report, int *ret_priority)
+static int ask(const struct mp_host *host, const struct mp_map_path *path, struct report *report)
+{
+    char name[PATH_MAX];
+    int fd = path->fd;
+
+    if (report->silent)
+        return -ETIMEDOUT;
+    if (fd < 0) {
+        if ((size_t)snprintf(name, sizeof name, "%s/%s", host->dev_root, path->name) >= sizeof name)
+            return -ENAMETOOLONG;
+        fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+            return -errno;
+    }
+    int result = ask_fd(fd, report);
+
+    if (path->fd < 0)
+        close(fd);
+    return result;
+}
+
+/* A path's group does not change while its disk is there, so sysfs may tell it. */
+static int read_priority(const struct mp_host *host, const struct mp_map_path *path,
+                         struct report *report, int *ret_priority)
 {
     uint8_t page[PAGE_BYTES];
     size_t length;
     uint16_t group;
-    int result = mp_scsi_vpd(fd, PAGE_DESIGNATORS, page, sizeof page, COMMAND_TIMEOUT_MS, &length);
+    int result = mp_sysfs_disk_page_83(host->sysfs_root, path->name, page, sizeof page, &length);
 
     if (result == 0)
         result = mp_alua_group_id(page, length, &group);
@@ -73,45 +99,25 @@ static int ask(int fd, struct report *report, int *ret_priority)
     /* the report is about the target; another path is asked only if that is at another one */
     if (mp_alua_priority(report->bytes, report->length, group, ret_priority) == 0)
         return 0;
-    result = read_report(fd, report);
+    result = ask(host, path, report);
     return result < 0 ? result
                       : mp_alua_priority(report->bytes, report->length, group, ret_priority);
 }
 
-static int ask_path(const struct mp_host *host, const struct mp_map_path *path,
-                    struct report *report, int *ret_priority)
-{
-    char name[PATH_MAX];
-    int fd = path->fd;
-
-    if (fd < 0) {
-        if ((size_t)snprintf(name, sizeof name, "%s/%s", host->dev_root, path->name) >= sizeof name)
-            return -ENAMETOOLONG;
-        fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-        if (fd < 0)
-            return -errno;
-    }
-    int result = ask(fd, report, ret_priority);
-
-    if (path->fd < 0)
-        close(fd);
-    return result;
-}
-
 void mp_map_read_priorities(const struct mp_host *host, const struct mp_map_path *paths,
-                            size_t count, int *ret_priorities)
+                            size_t count, uint64_t deadline_ns, int *ret_priorities)
 {
-    struct report report = {.length = 0};
+    struct report report = {.timeout_ms = COMMAND_TIMEOUT_MS};
+    uint64_t now = mp_now_ns();
+    uint64_t left_ms = now < deadline_ns ? (deadline_ns - now) / MP_MAP_MS / 2 : 0;
 
-    for (size_t i = 0; i < count; i++) {
-        int result = -EOPNOTSUPP;
-
-        if (!report.silent && has_alua(host, paths[i].name))
-            result = ask_path(host, &paths[i], &report, &ret_priorities[i]);
-        report.silent = report.silent || result == -ETIMEDOUT;
-        if (result < 0)
+    if (left_ms < COMMAND_TIMEOUT_MS)
+        report.timeout_ms = (unsigned)left_ms;
+    report.silent = left_ms < NO_TIME_MS;
+    for (size_t i = 0; i < count; i++)
+        if (!has_alua(host, paths[i].name) ||
+            read_priority(host, &paths[i], &report, &ret_priorities[i]) < 0)
             ret_priorities[i] = mp_map_known_priority(host, paths[i].name);
-    }
 }
 
 /* The highest priority below `limit` that any path has; false: none. */

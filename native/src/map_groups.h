@@ -8,13 +8,13 @@
 #include "map.h"
 
 /*
- * The priority of each path (alua.h), asked of the paths themselves where the ALUA handler is attached:
- * right after a scan sysfs may still say "active/optimized" of any path (kernel scsi_dh_alua.c asks
- * later). A path that does not answer, or has another handler, has what sysfs says. Takes 2 s if the
- * target hangs.
+ * The priority of each path (alua.h). Where the ALUA handler is attached the target is asked, once for
+ * all its port groups: right after a scan sysfs may still say "active/optimized" of any path (kernel
+ * scsi_dh_alua.c asks later). If it does not answer, or there is another handler, sysfs counts. Takes 2 s
+ * at most, and no more than half of the time until deadline_ns.
  */
 void mp_map_read_priorities(const struct mp_host *host, const struct mp_map_path *paths,
-                            size_t count, int *ret_priorities);
+                            size_t count, uint64_t deadline_ns, int *ret_priorities);
 
 /* The priority that sysfs tells, without a command to the path. */
 int mp_map_known_priority(const struct mp_host *host, const char *name);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 enum { READY_TIMEOUT_MS = 2000 };
+#define PRIORITY_LIMIT (4000 * MP_MAP_MS)
 
 struct heal {
     struct mp_host *host;
@@ -141,7 +142,7 @@ static uint32_t best_group(const struct heal *heal, const struct mp_table *table
         for (uint32_t group = 1; group <= table->group_count; group++)
             if (working_path(heal, table, group, &paths[count]))
                 groups[count++] = group;
-        mp_map_read_priorities(heal->host, paths, count, priorities);
+        mp_map_read_priorities(heal->host, paths, count, mp_now_ns() + PRIORITY_LIMIT, priorities);
         for (size_t i = 1; i < count; i++)
             if (priorities[i] > priorities[best] ||
                 (priorities[i] == priorities[best] && groups[i] == table->group))

@@ -149,7 +149,8 @@ static int add_all_to_table(const struct mp_map_join *join, const bool *missing,
     int result = priorities != NULL ? 0 : -ENOMEM;
 
     if (result == 0)
-        mp_map_read_priorities(join->host, join->paths, join->path_count, priorities);
+        mp_map_read_priorities(join->host, join->paths, join->path_count, join->deadline_ns,
+                               priorities);
     for (size_t i = 0; i < join->path_count && result == 0; i++) {
         char *longer = NULL;
 

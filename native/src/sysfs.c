@@ -874,3 +874,31 @@ int mp_sysfs_disk_attribute(const char *root, const char *name, const char *attr
         return -ENAMETOOLONG;
     return read_block_attribute(root, name, path, ret_text, size);
 }
+
+int mp_sysfs_disk_page_83(const char *root, const char *name, uint8_t *ret_page, size_t size,
+                          size_t *ret_length)
+{
+    char path[PATH_MAX];
+    ssize_t length;
+
+    if (!is_block_name(name))
+        return -EINVAL;
+    int used = snprintf(path, sizeof path, "%s/block/%s/device/vpd_pg83", root, name);
+
+    if (used < 0 || (size_t)used >= sizeof path)
+        return -ENAMETOOLONG;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -gone(errno);
+    do
+        length = read(fd, ret_page, size);
+    while (length < 0 && errno == EINTR);
+    int error = errno;
+
+    close(fd);
+    if (length < 0)
+        return -gone(error);
+    *ret_length = (size_t)length;
+    return 0;
+}

@@ -96,4 +96,9 @@ int mp_sysfs_block_size(const char *root, const char *name, uint64_t *ret_bytes)
 int mp_sysfs_disk_attribute(const char *root, const char *name, const char *attribute,
                             char *ret_text, size_t size);
 
+/* VPD page 0x83 as the kernel read it when it scanned or rescanned the disk. Not for its identity: a LUN may
+ * be another volume since. */
+int mp_sysfs_disk_page_83(const char *root, const char *name, uint8_t *ret_page, size_t size,
+                          size_t *ret_length);
+
 #endif

@@ -23,10 +23,11 @@ static const struct step *steps;
 static size_t step_count, step_at;
 static uint8_t page[0x10004];
 static uint8_t want_page;
+static const uint8_t *want_command; /* NULL: INQUIRY */
+static size_t want_command_length;
 
-static int answer(struct sg_io_hdr *io, const struct step *step)
+static void check_inquiry(const struct sg_io_hdr *io, const struct step *step)
 {
-    CHECK_EQ(io->interface_id, 'S');
     CHECK_EQ(io->dxfer_direction, SG_DXFER_FROM_DEV);
     CHECK_EQ(io->cmd_len, 6);
     CHECK_EQ(io->cmdp[0], 0x12);
@@ -34,11 +35,23 @@ static int answer(struct sg_io_hdr *io, const struct step *step)
     CHECK_EQ(io->cmdp[2], want_page);
     CHECK_EQ(io->cmdp[3] << 8 | io->cmdp[4], step->want_length);
     CHECK_EQ(io->cmdp[5], 0);
+}
+
+static int answer(struct sg_io_hdr *io, const struct step *step)
+{
+    CHECK_EQ(io->interface_id, 'S');
+    if (want_command == NULL) {
+        check_inquiry(io, step);
+    } else {
+        CHECK_EQ(io->cmd_len, want_command_length);
+        CHECK(memcmp(io->cmdp, want_command, want_command_length) == 0);
+    }
     CHECK_EQ(io->dxfer_len, step->want_length);
     CHECK_EQ(io->timeout, 1234);
     if (step->result < 0)
         return step->result;
-    memcpy(io->dxferp, page, step->sent);
+    if (step->sent > 0)
+        memcpy(io->dxferp, page, step->sent);
     if (step->sense != NULL)
         memcpy(io->sbp, step->sense, step->sense_length);
     io->sb_len_wr = (unsigned char)step->sense_length;
@@ -317,6 +330,58 @@ TEST(rescan)
     tree_end();
 }
 
+static void expect(const struct step *list, size_t count, const uint8_t *command, size_t size)
+{
+    steps = list;
+    step_count = count;
+    step_at = 0;
+    want_command = command;
+    want_command_length = size;
+}
+
+TEST(test_unit_ready)
+{
+    static const uint8_t command[6] = {0};
+    static const uint8_t attention[] = {0x70, 0, 6, 0,    0, 0, 0, 10, 0,
+                                        0,    0, 0, 0x29, 0, 0, 0, 0,  0};
+    static const uint8_t not_ready[] = {0x70, 0, 2, 0, 0,    0, 0, 10, 0,
+                                        0,    0, 0, 4, 0x0b, 0, 0, 0,  0};
+    const struct step list[] = {
+        {.status = 2, .driver = 8, .sense = attention, .sense_length = sizeof attention},
+        {.status = 0},
+        {.status = 2, .driver = 8, .sense = not_ready, .sense_length = sizeof not_ready},
+        {.host = 3},
+    };
+
+    expect(list, 4, command, sizeof command);
+    CHECK_EQ(mp_scsi_test_unit_ready(42, 1234), 0);
+    CHECK_EQ(step_at, 2);
+    CHECK_EQ(mp_scsi_test_unit_ready(42, 1234), -EIO); /* standby, for one */
+    CHECK_EQ(mp_scsi_test_unit_ready(42, 1234), -ETIMEDOUT);
+    want_command = NULL;
+}
+
+TEST(port_groups)
+{
+    static const uint8_t plain[12] = {0xa3, 0x0a, [8] = 0x12, [9] = 0x34};
+    static const uint8_t extended[12] = {0xa3, 0x2a, [8] = 0x12, [9] = 0x34};
+    static const uint8_t illegal[] = {0x72, 5, 0x24, 0, 0, 0, 0, 0};
+    const struct step good[] = {{.want_length = 0x1234, .sent = 16}};
+    const struct step bad[] = {
+        {.want_length = 0x1234, .status = 2, .driver = 8, .sense = illegal, .sense_length = 8}};
+
+    length = 4711;
+    expect(bad, 1, extended, sizeof extended);
+    CHECK_EQ(mp_scsi_port_groups(42, true, buffer, 0x1234, 1234, &length), -EOPNOTSUPP);
+    CHECK_EQ(length, 4711);
+    expect(good, 1, plain, sizeof plain);
+    CHECK_EQ(mp_scsi_port_groups(42, false, buffer, 0x1234, 1234, &length), 0);
+    CHECK_EQ(length, 16);
+    CHECK(memcmp(buffer, page, 16) == 0);
+    CHECK_EQ(mp_scsi_port_groups(42, false, buffer, 0x10000, 1234, &length), -EINVAL);
+    want_command = NULL;
+}
+
 int main(void)
 {
     RUN(short_page);
@@ -334,5 +399,7 @@ int main(void)
     RUN(scan);
     RUN(remove);
     RUN(rescan);
+    RUN(test_unit_ready);
+    RUN(port_groups);
     return test_end();
 }

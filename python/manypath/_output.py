@@ -90,7 +90,9 @@ def _state_of_map(attachment: Attachment) -> str:
     if not attachment.name:
         return "no map"
     origin = "found" if attachment.map_existed else "made"
-    daemon = "running" if attachment.multipathd_running else "not running"
+    # This command ends, and then nobody watches the paths.
+    absent = "not running: nobody takes a failed path back"
+    daemon = "running" if attachment.multipathd_running else absent
     return f"map {origin}, multipathd {daemon}"
 
 

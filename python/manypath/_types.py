@@ -213,6 +213,7 @@ class Attachment(_Record):
     wwid: str
     name: str  #: the map's name; without multipath ""
     size_bytes: int
+    #: It takes failed paths of the map back; without it this process does, as long as it lives.
     multipathd_running: bool
     map_existed: bool  #: the map was there before the operation
     paths: tuple[Path, ...]

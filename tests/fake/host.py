@@ -484,6 +484,8 @@ class FakeHost:
             block = disk.folder / "block" / disk.name
             (block / "holders").mkdir(parents=True)
             self._link(block / "device", disk.folder)
+            page = disk.volume.page_83(self.port_group(disk))
+            (disk.folder / "vpd_pg83").write_bytes(page)
             self._read_capacity(disk)
             new = block / "dev.new"
             new.write_text(f"{disk.dev[0]}:{disk.dev[1]}\n")
@@ -604,7 +606,7 @@ class FakeHost:
         if disk is None:
             return -errno.ENODEV
         assert page_code == 0x83
-        data = disk.volume.page_83(self.port_group(disk))[:size]
+        data = disk.volume.page_83()[:size]
         ffi.memmove(page, data, len(data))
         return len(data)
 

@@ -30,6 +30,8 @@ class FakeMultipathd:
     def __init__(self, host: FakeHost) -> None:
         self.host = host
         self.commands: list[str] = []
+        self.shown = 0  # how often that was asked for; not in `commands`
+        self.config = "defaults {\n}\nblacklist {\n}\n"  # what it shows of its configuration
         self.failures: list[BaseException] = []
         self.lingering: list[str] = []  # paths whose removal it has not heard of yet
         self._answers: list[tuple[str, str]] = []
@@ -89,7 +91,10 @@ class FakeMultipathd:
         head = connection.recv(LENGTH.size, socket.MSG_WAITALL)
         (length,) = LENGTH.unpack(head)
         command = connection.recv(length, socket.MSG_WAITALL).rstrip(b"\0").decode()
-        self.commands.append(command)
+        if command == "show config local":
+            self.shown += 1
+        else:
+            self.commands.append(command)
         reply = self._answer(command).encode() + b"\0"
         with contextlib.suppress(BrokenPipeError):  # the library has given up waiting
             connection.sendall(LENGTH.pack(len(reply)) + reply)
@@ -104,6 +109,8 @@ class FakeMultipathd:
                 return (
                     "".join(f"{name}\n" for name in (*self.host.disks, *self.lingering)) or "ok\n"
                 )
+        if command == "show config local":
+            return self.config
         verb, what, name = command.split()
         with self.host.lock:
             try:

@@ -234,7 +234,7 @@ def test_back_to_the_better_group(host: FakeHost) -> None:
         host.disks[name].dev for name in host.disks if host.port_group(host.disks[name]) in (2, 4)
     ]
     assert item.active is not None
-    assert [set(group) for group in item.active.groups][0] == set(best)
+    assert set(item.active.groups[0]) == set(best)
     host.fail("ready", errno.EIO, times=2)
     host.dm.fail(item, *best)
     assert item.current == 2

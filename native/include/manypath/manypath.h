@@ -289,7 +289,7 @@ struct manypath_attachment {
     char name[MANYPATH_WWID_SIZE];     /* the map's name, "" for a single path */
     char wwid[MANYPATH_WWID_SIZE];     /* the map's uuid is "mpath-" + wwid */
     uint64_t size_bytes;
-    bool map_was_there;      /* the map existed before this operation */
+    bool map_was_there; /* the map existed before this operation */
     /* multipathd watches the paths and takes failed ones back. If it does not run, the handle does that
      * for this map, as long as it is open and no multipathd is started; the kernel never does. */
     bool multipathd_running;
