@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import manypath
-from lab import Iscsid, Lab, Multipathd, Volume, wait_until
+from lab import Iscsid, Lab, Multipathd, wait_until
 from lab.blockdev import pattern, read_direct, write_direct
-from lab.dm import linear_map
+from lab.holders import linear_map
 from lab.iscsiadm import iscsiadm, login
 from manypath import PathState
 from manypath.errors import InUseError, LogoutError, LunNotFoundError, ManypathError
@@ -135,12 +135,13 @@ def test_force_removes_the_map(lab: Lab, iscsid: Iscsid, user_friendly_names: bo
 @pytest.mark.parametrize("multipath", [True, False], ids=["multipath", "single path"])
 def test_a_holder_that_is_no_multipath_map(lab: Lab, iscsid: Iscsid, multipath: bool) -> None:
     """Defect E: whatever dm device holds a path is returned as "the multipath", be it the logical
-    volume of a guest. Here a map must have our uuid and a multipath table; another holder is in use.
+    volume of a guest. Here a map must have our uuid and a multipath table; any other holder means
+    that the disk is in use.
     """
     export = lab.export(lab.volume(), lab.portals(2))
     attach(export.properties, multipath=False)
     (disk,) = lab.snapshot().devices
-    with linear_map("guest-root", disk.name, uuid="LVM-" + "x" * 64) as holder:
+    with linear_map(f"/dev/{disk.name}", "guest-root", uuid="LVM-" + "x" * 64) as holder:
         with pytest.raises(InUseError, match="guest-root"):
             manypath.connect(export.properties, multipath=multipath, timeout=TIMEOUT)
         assert disk in lab.snapshot().devices
@@ -169,9 +170,9 @@ def test_an_encrypted_volume(lab: Lab, iscsid: Iscsid, multipathd: Multipathd) -
 
 @pytest.mark.parametrize("multipath", [True, False], ids=["multipath", "flag flipped"])
 def test_extend_after_discovery(lab: Lab, iscsid: Iscsid, multipath: bool) -> None:
-    """Defect G: of a volume that was discovered only the path through the portal named is rescanned,
-    so its map cannot grow; nor does it if use_multipath was flipped meanwhile. Here the extend is
-    about the map that is there, and its members.
+    """Defect G: of a volume that was discovered only the path through the portal named is
+    rescanned, so its map cannot grow; nor does it if use_multipath was flipped meanwhile. Here the
+    extend is about the map that is there, and its members.
     """
     volume = lab.volume(64)
     export = lab.export(volume, lab.portals(3), shape="shared")
@@ -209,8 +210,9 @@ def test_letter_case_of_an_ipv6_portal(
 
 
 def test_a_logout_that_fails(lab: Lab, iscsid: Iscsid, multipathd: Multipathd) -> None:
-    """Defect I: after the first logout that fails the other sessions stay. Here all are tried. iscsid
-    refuses to log out of a session that it is taking over after its restart: one whose portal is cut.
+    """Defect I: after the first logout that fails the other sessions stay. Here all are tried.
+    iscsid refuses to log out of a session that it is yet to take over after its restart, as one
+    whose portal is cut.
     """
     export = lab.export(lab.volume(), lab.portals(3))
     properties = export.properties
