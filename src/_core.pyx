@@ -48,7 +48,7 @@ cdef class Handle:
     def __cinit__(self, *, sysfs_root=None, dev_root=None, iscsid_socket=None,
                   iscsid_pidfile=None, layout_dir=None, multipath_dir=None,
                   multipathd_socket=None, multipathd_pidfile=None, initiator_file=None,
-                  daemon_uid=0, logins_in_flight=0, worker_threads=0):
+                  runtime_dir=None, daemon_uid=0, logins_in_flight=0, worker_threads=0):
         cdef manypath_options options
         cdef manypath_error err
         cdef int rc
@@ -56,7 +56,7 @@ cdef class Handle:
         texts = [None if text is None else _bytes(text)
                  for text in (sysfs_root, dev_root, iscsid_socket, iscsid_pidfile, layout_dir,
                               multipath_dir, multipathd_socket, multipathd_pidfile,
-                              initiator_file)]
+                              initiator_file, runtime_dir)]
         memset(&options, 0, sizeof(options))
         memset(&err, 0, sizeof(err))
         options.sysfs_root = _pointer(texts[0])
@@ -68,6 +68,7 @@ cdef class Handle:
         options.multipathd_socket = _pointer(texts[6])
         options.multipathd_pidfile = _pointer(texts[7])
         options.initiator_file = _pointer(texts[8])
+        options.runtime_dir = _pointer(texts[9])
         options.daemon_uid = daemon_uid
         options.logins_in_flight = logins_in_flight
         options.worker_threads = worker_threads

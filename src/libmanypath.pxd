@@ -35,6 +35,7 @@ cdef extern from "<manypath/manypath.h>" nogil:
         const char *multipathd_socket
         const char *multipathd_pidfile
         const char *initiator_file
+        const char *runtime_dir
         uint32_t daemon_uid
         uint32_t logins_in_flight
         uint32_t worker_threads

@@ -34,6 +34,7 @@ void mp_path_let_go(struct mp_attach_path *path)
         struct mp_session_entry *session = path->session;
 
         mp_session_stop_waiting(&path->wait);
+        mp_session_done_with(session, &path->wait);
         path->session = NULL;
         mp_session_drop(session);
     }

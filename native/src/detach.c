@@ -210,10 +210,16 @@ static void logout_done(struct mp_session_wait *wait, const struct manypath_erro
     struct detach_session *session =
         (struct detach_session *)((char *)wait - offsetof(struct detach_session, wait));
     struct detach *detach = session->detach;
+    struct mp_session_entry *entry = session->entry;
     enum mp_session_state state;
 
     session->waiting = false;
-    if (error->code != 0)
+    session->entry = NULL; /* at once: others decide by who holds it */
+    mp_session_drop(entry);
+    if (error->code == MANYPATH_E_IN_USE) {
+        mp_warn(&detach->warnings, "%s", error->message);
+        detach->detachment->sessions_kept++;
+    } else if (error->code != 0)
         detach->operation.error = *error; /* the others are still attempted */
     else if (mp_sysfs_session_state(detach->operation.handle->host->sysfs_root, session->sid,
                                     &state) == -ENOENT)
@@ -226,18 +232,6 @@ static void logout_done(struct mp_session_wait *wait, const struct manypath_erro
     finish(detach);
 }
 
-/* Other SCSI devices use this session: another volume on the same target. */
-static bool still_used(const struct detach *detach, const struct detach_session *session)
-{
-    struct mp_disk *disks = NULL;
-    size_t count = 0;
-    int result = mp_sysfs_session_disks(detach->operation.handle->host->sysfs_root, session->host,
-                                        session->sid, &disks, &count);
-
-    free(disks);
-    return result == 0 ? count > 0 : result != -ENOENT; /* unreadable: leave it alone */
-}
-
 static void step_logout(struct detach *detach)
 {
     detach->step = DETACH_LOGOUT;
@@ -248,7 +242,7 @@ static void step_logout(struct detach *detach)
 
         if (session->sid < 0)
             continue;
-        if (still_used(detach, session) || !mp_session_exclusive(session->entry)) {
+        if (!mp_session_exclusive(session->entry)) {
             struct mp_session_entry *entry = session->entry;
 
             detach->detachment->sessions_kept++;
@@ -260,6 +254,7 @@ static void step_logout(struct detach *detach)
         detach->outstanding++;
         session->waiting = true;
         session->wait.done = logout_done;
+        session->wait.until_ns = detach->operation.deadline_ns - ANSWER_RESERVE;
         mp_session_logout(session->entry, &session->wait);
     }
     if (--detach->outstanding > 0)

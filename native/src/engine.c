@@ -409,6 +409,7 @@ static void *loop_main(void *argument)
             more = release_idle(handle);
             more = begin_queued(handle) || more;
         }
+        mp_sessions_turn(handle->sessions);
     }
     return NULL;
 }

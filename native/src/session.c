@@ -3,6 +3,7 @@
 
 #include "error.h"
 #include "iscsid_codec.h"
+#include "lock.h"
 #include "sysfs.h"
 #include "text.h"
 
@@ -34,13 +35,18 @@
 /* How long a session may take to show in sysfs, or to leave it, after iscsid said so. */
 #define SETTLE_LIMIT (5000 * MS)
 
+/* How often a logout that waits for another process looks whether the session has disks by now. */
+#define PARTING_CHECK (100 * MS)
+/* How long it waits if nobody says. */
+#define PARTING_LIMIT (10000 * MS)
+
 /* A portal that is away is asked after this long, then after twice as long each time. */
 #define COOLING_FIRST (500 * MS)
 #define COOLING_LONGEST (4000 * MS)
 /* How long it gets to accept a connection then. */
 #define COOLING_CONNECT (3000 * MS)
 
-enum entry_state { IDLE, IN_LOGIN, COOLING, SETTLE, UP, IN_LOGOUT, LEAVING };
+enum entry_state { IDLE, LOCKING, IN_LOGIN, COOLING, SETTLE, UP, PARTING, IN_LOGOUT, LEAVING };
 
 LIST_HEAD(wait_list, mp_session_wait);
 
@@ -52,10 +58,12 @@ struct mp_session_entry {
     char iqn[MANYPATH_IQN_SIZE];
     enum entry_state state;
     unsigned holders;
-    bool existed;  /* before the last login */
-    bool ours;     /* made by a login of ours, and kept by nobody yet */
-    bool left;     /* by a detach, to those who still held it */
-    unsigned busy; /* callbacks run: do not free */
+    unsigned users;      /* of the holders, those who work with the session */
+    struct mp_lock lock; /* between processes */
+    bool existed;        /* before the last login */
+    bool ours;           /* made by a login of ours, and kept by nobody yet */
+    bool left;           /* by a detach, to those who still held it */
+    unsigned busy;       /* callbacks run: do not free */
     int32_t sid, host;
     struct mp_login_terms terms; /* of the last login */
     struct wait_list logins, logouts;
@@ -65,7 +73,7 @@ struct mp_session_entry {
     bool checked;        /* once per login: a portal that accepts is not asked again and again */
     uint64_t cooling_ns; /* how long it cooled the last time */
     uint64_t login_begin_ns, login_end_ns;
-    uint64_t settle_until_ns;
+    uint64_t settle_until_ns, parting_until_ns;
     int32_t logout_code;
 };
 
@@ -74,10 +82,17 @@ TAILQ_HEAD(entry_list, mp_session_entry);
 struct mp_sessions {
     struct manypath *handle;
     struct entry_list entries;
+    struct entry_list
+        dead; /* freed at the end of the turn: callers up the stack may look at them */
 };
 
 static void begin_login(struct mp_session_entry *entry, const struct mp_login_terms *terms);
+static void look_again(struct mp_session_entry *entry);
+static void part(struct mp_session_entry *entry);
+static void logout_over(struct mp_session_entry *entry, const struct manypath_error *error);
 static void login_again(struct mp_session_entry *entry);
+static void login_over(struct mp_session_entry *entry, enum entry_state state,
+                       const struct manypath_error *error);
 static void begin_logout(struct mp_session_entry *entry);
 
 struct mp_sessions *mp_sessions_new(struct manypath *handle)
@@ -88,20 +103,34 @@ struct mp_sessions *mp_sessions_new(struct manypath *handle)
         return NULL;
     sessions->handle = handle;
     TAILQ_INIT(&sessions->entries);
+    TAILQ_INIT(&sessions->dead);
     return sessions;
 }
 
-static void free_entry(struct mp_session_entry *entry)
+static void end_entry(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
 
     if (entry->exchange != NULL)
         mp_client_forget(handle->client, entry->exchange);
+    entry->exchange = NULL;
+    entry->state = IDLE;
+    mp_lock_release(&entry->lock);
     mp_engine_disarm(handle, &entry->timer);
     mp_engine_unwatch(handle, &entry->portal_check);
     TAILQ_REMOVE(&entry->sessions->entries, entry, link);
-    mp_chap_release(entry->terms.chap);
-    free(entry);
+    TAILQ_INSERT_TAIL(&entry->sessions->dead, entry, link);
+}
+
+void mp_sessions_turn(struct mp_sessions *sessions)
+{
+    struct mp_session_entry *entry;
+
+    while ((entry = TAILQ_FIRST(&sessions->dead)) != NULL) {
+        TAILQ_REMOVE(&sessions->dead, entry, link);
+        mp_chap_release(entry->terms.chap);
+        free(entry);
+    }
 }
 
 void mp_sessions_free(struct mp_sessions *sessions)
@@ -109,7 +138,8 @@ void mp_sessions_free(struct mp_sessions *sessions)
     if (sessions == NULL)
         return;
     while (!TAILQ_EMPTY(&sessions->entries))
-        free_entry(TAILQ_FIRST(&sessions->entries));
+        end_entry(TAILQ_FIRST(&sessions->entries));
+    mp_sessions_turn(sessions);
     free(sessions);
 }
 
@@ -144,6 +174,45 @@ uint64_t mp_session_login_end_ns(const struct mp_session_entry *entry)
     return entry->login_end_ns;
 }
 
+/* ---- the lock between processes ---- */
+
+static void locked(struct mp_lock *lock, const struct manypath_error *error)
+{
+    struct mp_session_entry *entry =
+        (struct mp_session_entry *)((char *)lock - offsetof(struct mp_session_entry, lock));
+
+    if (entry->state == LOCKING && error->code == 0)
+        look_again(entry);
+    else if (entry->state == LOCKING)
+        login_over(entry, IDLE, error);
+    else if (entry->state == PARTING && error->code == 0)
+        part(entry);
+    else if (entry->state == PARTING)
+        logout_over(entry, error);
+}
+
+static void begin_work(struct mp_session_entry *entry, struct mp_session_wait *wait)
+{
+    wait->works = true;
+    entry->users++;
+}
+
+/* Nobody works with it: other processes may log it out. */
+static void rest(struct mp_session_entry *entry)
+{
+    if (entry->users == 0 && entry->state == UP)
+        mp_lock_release(&entry->lock);
+}
+
+void mp_session_done_with(struct mp_session_entry *entry, struct mp_session_wait *wait)
+{
+    if (!wait->works)
+        return;
+    wait->works = false;
+    entry->users--;
+    rest(entry);
+}
+
 /* ---- telling those who wait ---- */
 
 static void settle_entry(struct mp_session_entry *entry);
@@ -172,6 +241,8 @@ static void tell(struct mp_session_entry *entry, struct wait_list *list,
             break;
         if (wait != NULL) {
             mp_session_stop_waiting(wait);
+            if (list == &entry->logins && error->code == 0)
+                begin_work(entry, wait);
             wait->done(wait, error);
         }
     } while (wait != NULL);
@@ -188,9 +259,14 @@ static void login_over(struct mp_session_entry *entry, enum entry_state state,
     entry->login_end_ns = mp_now_ns();
     mp_engine_disarm(handle, &entry->timer);
     mp_engine_unwatch(handle, &entry->portal_check);
-    if (state == UP)
+    if (state == UP) {
         entry->cooling_ns = 0;
+        mp_lock_share(&entry->lock);
+    } else {
+        mp_lock_release(&entry->lock);
+    }
     tell(entry, &entry->logins, error != NULL ? error : &none);
+    rest(entry);
     if (entry->state == IDLE && !LIST_EMPTY(&entry->logins))
         login_again(entry);
     else
@@ -249,8 +325,11 @@ static const struct mp_session_wait *first_in_a_hurry(const struct mp_session_en
 
 static void settle_later(struct mp_session_entry *entry)
 {
-    uint64_t poll_ns = first_in_a_hurry(entry) != NULL ? SETTLE_POLL : SETTLE_POLL_PATIENT;
+    bool hurry = first_in_a_hurry(entry) != NULL;
+    uint64_t poll_ns = hurry ? SETTLE_POLL : SETTLE_POLL_PATIENT;
 
+    if (!hurry && !entry->ours)
+        mp_lock_release(&entry->lock);
     entry->state = SETTLE;
     mp_engine_arm(entry->sessions->handle, &entry->timer, mp_now_ns() + poll_ns);
 }
@@ -260,7 +339,9 @@ static void settle(struct mp_session_entry *entry)
     struct mp_session session;
     int result = look(entry, &session);
 
-    if (result == 0)
+    if (result == 0 && entry->lock.state != MP_LOCK_HELD)
+        begin_login(entry, &entry->terms); /* looks again, with the lock */
+    else if (result == 0)
         came_up(entry, &session);
     else if (result == -EAGAIN || mp_now_ns() < entry->settle_until_ns)
         settle_later(entry); /* iscsid recovers it; those who wait have deadlines */
@@ -465,6 +546,50 @@ static void login_late(struct mp_session_entry *entry)
         check_portal(entry);
 }
 
+static void send_login(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+
+    entry->state = IN_LOGIN;
+    entry->ours = true;
+    entry->sid = -1;
+    entry->checked = false;
+    entry->exchange = mp_client_login(handle->client, &entry->portal, entry->iqn, &entry->terms,
+                                      login_answered, entry);
+    if (entry->exchange == NULL) {
+        fail_login(entry, MANYPATH_E_SYSTEM, ENOMEM, 0, "out of memory");
+        return;
+    }
+    mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
+}
+
+/* With the lock: another process may have been quicker. */
+static void look_again(struct mp_session_entry *entry)
+{
+    struct mp_session session;
+    int result = look(entry, &session);
+
+    if (LIST_EMPTY(&entry->logins)) { /* nobody waits any more */
+        login_over(entry, IDLE, NULL);
+        return;
+    }
+    if (result != 0 || !entry->ours || session.sid != entry->sid) { /* not the one we made */
+        entry->existed = result == 0 || result == -EAGAIN;
+        entry->ours = false;
+        entry->login_begin_ns = 0;
+    }
+    if (result == 0) {
+        came_up(entry, &session);
+    } else if (result == -EAGAIN) {
+        entry->settle_until_ns = 0;
+        settle_later(entry);
+    } else if (entry->lock.exclusive) {
+        send_login(entry);
+    } else { /* it went meanwhile */
+        mp_lock_acquire(entry->sessions->handle, &entry->lock, true);
+    }
+}
+
 static void begin_login(struct mp_session_entry *entry, const struct mp_login_terms *terms)
 {
     struct manypath *handle = entry->sessions->handle;
@@ -476,29 +601,19 @@ static void begin_login(struct mp_session_entry *entry, const struct mp_login_te
     entry->terms = *terms;
     mp_engine_unwatch(handle, &entry->portal_check);
     mp_engine_disarm(handle, &entry->timer);
+    entry->state = LOCKING;
+    mp_lock_acquire(handle, &entry->lock, result != 0 && result != -EAGAIN);
+}
 
-    entry->existed = result == 0 || result == -EAGAIN;
-    entry->ours = false;
-    entry->login_begin_ns = 0;
-    if (result == 0) {
-        came_up(entry, &session);
-        return;
-    }
-    if (result == -EAGAIN) {
-        entry->settle_until_ns = 0;
-        settle_later(entry);
-        return;
-    }
-    entry->state = IN_LOGIN;
-    entry->ours = true;
-    entry->checked = false;
-    entry->exchange = mp_client_login(handle->client, &entry->portal, entry->iqn, &entry->terms,
-                                      login_answered, entry);
-    if (entry->exchange == NULL) {
-        fail_login(entry, MANYPATH_E_SYSTEM, ENOMEM, 0, "out of memory");
-        return;
-    }
-    mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
+/* Somebody wants it after all. */
+static void stop_parting(struct mp_session_entry *entry)
+{
+    static const struct manypath_error none;
+
+    entry->state = UP;
+    mp_engine_disarm(entry->sessions->handle, &entry->timer);
+    mp_lock_release(&entry->lock);
+    tell(entry, &entry->logouts, &none);
 }
 
 void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wait)
@@ -506,14 +621,21 @@ void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wa
     static const struct manypath_error none;
     enum mp_session_state state;
 
+    if (wait->works)
+        entry->users--; /* begins anew, with the lock still held */
+    wait->works = false;
+    if (entry->state == PARTING)
+        stop_parting(entry);
     if (entry->state == UP) {
-        if (mp_sysfs_session_state(entry->sessions->handle->host->sysfs_root, entry->sid, &state) ==
+        if (entry->lock.state == MP_LOCK_HELD &&
+            mp_sysfs_session_state(entry->sessions->handle->host->sysfs_root, entry->sid, &state) ==
                 0 &&
             state == MP_SESSION_LOGGED_IN) {
+            begin_work(entry, wait);
             wait->done(wait, &none);
             return;
         }
-        entry->state = IDLE; /* it went behind our back */
+        entry->state = IDLE; /* it went behind our back, or may have gone */
     }
     LIST_INSERT_HEAD(&entry->logins, wait, link);
     wait->linked = true;
@@ -534,9 +656,10 @@ static void logout_over(struct mp_session_entry *entry, const struct manypath_er
     static const struct manypath_error none;
 
     entry->state = IDLE;
-    entry->ours = false;
+    entry->ours = entry->left = false;
     entry->sid = -1;
     mp_engine_disarm(entry->sessions->handle, &entry->timer);
+    mp_lock_release(&entry->lock);
     tell(entry, &entry->logouts, error != NULL ? error : &none);
     if (!LIST_EMPTY(&entry->logins) && entry->state == IDLE)
         begin_login(entry, LIST_FIRST(&entry->logins)->terms);
@@ -585,13 +708,32 @@ static void logout_answered(void *owner, const struct mp_answer *answer)
     leave(entry);
 }
 
-static void begin_logout(struct mp_session_entry *entry)
+/* Other SCSI devices use this session: another volume on the same target. */
+static bool carries_disks(const struct mp_session_entry *entry, const struct mp_session *session)
+{
+    struct mp_disk *disks = NULL;
+    size_t count = 0;
+    int result = mp_sysfs_session_disks(entry->sessions->handle->host->sysfs_root, session->host,
+                                        session->sid, &disks, &count);
+
+    free(disks);
+    return result == 0 ? count > 0 : result != -ENOENT; /* unreadable: leave it alone */
+}
+
+/* By name and portal: a sid is only a number. */
+static bool find(const struct mp_session_entry *entry, struct mp_session *ret_session)
+{
+    return mp_sysfs_find_session(entry->sessions->handle->host->sysfs_root, entry->iqn,
+                                 &entry->portal, ret_session) == 0;
+}
+
+/* With the lock exclusively: nobody can begin to use the session now. */
+static void part(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
     struct mp_session session;
 
-    /* by name and portal once more: a sid is only a number */
-    if (mp_sysfs_find_session(handle->host->sysfs_root, entry->iqn, &entry->portal, &session) < 0) {
+    if (!find(entry, &session) || carries_disks(entry, &session)) {
         logout_over(entry, NULL);
         return;
     }
@@ -606,6 +748,42 @@ static void begin_logout(struct mp_session_entry *entry)
         return;
     }
     mp_engine_arm(handle, &entry->timer, mp_now_ns() + ANSWER_CHECK);
+}
+
+/* Another process works with it. Once it has disks on it, that is the answer. */
+static void still_parting(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+    struct manypath_error busy, error;
+    struct mp_session session;
+
+    if (!find(entry, &session) || carries_disks(entry, &session)) {
+        logout_over(entry, NULL);
+    } else if (mp_now_ns() < entry->parting_until_ns) {
+        mp_engine_arm(handle, &entry->timer, mp_now_ns() + PARTING_CHECK);
+    } else {
+        mp_lock_busy(&entry->lock, MANYPATH_E_IN_USE, MANYPATH_PHASE_LOGOUT, &busy);
+        mp_error(&error, MANYPATH_E_IN_USE, MANYPATH_PHASE_LOGOUT, EAGAIN,
+                 "session %d to %s through portal %s port %u stays logged in: %.200s", session.sid,
+                 entry->iqn, entry->address, entry->portal.port, busy.message);
+        logout_over(entry, &error);
+    }
+}
+
+static void begin_logout(struct mp_session_entry *entry)
+{
+    const struct mp_session_wait *wait;
+
+    entry->parting_until_ns = 0;
+    LIST_FOREACH(wait, &entry->logouts, link)
+    if (wait->until_ns > entry->parting_until_ns)
+        entry->parting_until_ns = wait->until_ns;
+    if (entry->parting_until_ns == 0)
+        entry->parting_until_ns = mp_now_ns() + PARTING_LIMIT;
+    entry->state = PARTING;
+    mp_lock_acquire(entry->sessions->handle, &entry->lock, true);
+    if (entry->state == PARTING)
+        still_parting(entry);
 }
 
 /* No answer yet, which others may wait for too: is the session gone all the same? Not asked at
@@ -645,7 +823,7 @@ void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *w
     LIST_INSERT_HEAD(&entry->logouts, wait, link);
     wait->linked = true;
     wait->due = false;
-    if (entry->state != IN_LOGOUT && entry->state != LEAVING)
+    if (entry->state != PARTING && entry->state != IN_LOGOUT && entry->state != LEAVING)
         begin_logout(entry);
 }
 
@@ -662,24 +840,12 @@ static void entry_timer(struct mp_timer *timer)
         cooled(entry);
     else if (entry->state == SETTLE)
         settle(entry);
+    else if (entry->state == PARTING)
+        still_parting(entry);
     else if (entry->state == IN_LOGOUT)
         logout_late(entry);
     else if (entry->state == LEAVING)
         leave(entry);
-}
-
-static bool carries_nothing(const struct mp_session_entry *entry)
-{
-    const char *root = entry->sessions->handle->host->sysfs_root;
-    struct mp_session session;
-    struct mp_disk *disks = NULL;
-    size_t count = 0;
-
-    if (mp_sysfs_find_session(root, entry->iqn, &entry->portal, &session) < 0 ||
-        mp_sysfs_session_disks(root, session.host, session.sid, &disks, &count) < 0)
-        return false;
-    free(disks);
-    return count == 0;
 }
 
 /* Nobody holds it: what was made for nothing is taken back, then the entry goes. */
@@ -690,16 +856,18 @@ static void settle_entry(struct mp_session_entry *entry)
     if (entry->holders > 0 || entry->busy > 0)
         return;
     bool left = entry->left && (entry->state == UP || entry->state == IDLE);
+    struct mp_session session;
 
     entry->left = false;
-    if ((entry->state == UP && entry->ours) || (left && carries_nothing(entry))) {
+    if ((entry->state == UP && entry->ours) ||
+        (left && find(entry, &session) && !carries_disks(entry, &session))) {
         mp_log(&entry->sessions->handle->log, MANYPATH_LOG_INFO,
                "session %d to %s through portal %s port %u is not needed and is logged out",
                entry->sid, entry->iqn, entry->address, entry->portal.port);
         begin_logout(entry);
-    } else if (entry->state == IDLE || entry->state == UP || entry->state == COOLING || unsent ||
-               (entry->state == SETTLE && !entry->ours)) {
-        free_entry(entry);
+    } else if (entry->state == IDLE || entry->state == LOCKING || entry->state == UP ||
+               entry->state == COOLING || unsent || (entry->state == SETTLE && !entry->ours)) {
+        end_entry(entry);
     } else if (entry->state == IN_LOGIN) {
         mp_exchange_want(entry->exchange, false);
     }
@@ -721,6 +889,8 @@ struct mp_session_entry *mp_session_hold(struct mp_sessions *sessions,
         entry->portal = *portal;
         mp_portal_format(portal, entry->address, sizeof entry->address);
         mp_copy(entry->iqn, sizeof entry->iqn, iqn);
+        mp_lock_name_session(&entry->lock, portal, iqn);
+        entry->lock.done = locked;
         entry->sid = entry->host = -1;
         entry->portal_check.fd = -1;
         entry->timer.fire = entry_timer;
@@ -757,6 +927,8 @@ void mp_session_stop_waiting(struct mp_session_wait *wait)
 
 uint64_t mp_session_silence_ns(const struct mp_session_entry *entry)
 {
+    if (entry->state == LOCKING)
+        return mp_now_ns() - entry->lock.since_ns;
     if (entry->state != IN_LOGIN)
         return UINT64_MAX;
     uint64_t sent_ns = mp_exchange_sent_ns(entry->exchange);
@@ -767,14 +939,19 @@ uint64_t mp_session_silence_ns(const struct mp_session_entry *entry)
 void mp_session_pending(const struct mp_session_entry *entry, struct manypath_error *ret_error)
 {
     const char *reason = "no answer from the portal yet";
+    struct manypath_error busy;
 
+    if (entry->state == LOCKING) {
+        mp_lock_busy(&entry->lock, MANYPATH_E_NO_ANSWER, MANYPATH_PHASE_LOGIN, &busy);
+        reason = busy.message;
+    }
     if (entry->state == IN_LOGIN && mp_exchange_sent_ns(entry->exchange) == 0)
         reason = "iscsid has not taken the request yet";
     else if (entry->state == COOLING)
         reason = "the portal is not there; it is asked again and again";
     else if (entry->state == SETTLE)
         reason = "the session exists but is not logged in";
-    else if (entry->state == IN_LOGOUT || entry->state == LEAVING)
+    else if (entry->state == PARTING || entry->state == IN_LOGOUT || entry->state == LEAVING)
         reason = "a logout of this session is going on";
     mp_error(ret_error, MANYPATH_E_NO_ANSWER, MANYPATH_PHASE_LOGIN, 0,
              "login to %s through portal %s port %u: %s", entry->iqn, entry->address,

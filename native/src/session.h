@@ -3,9 +3,13 @@
  * Sessions as operations see them: one entry per (portal, iqn), shared by everybody who wants that
  * session, so that a login is made once and nobody is logged out under another's feet.
  *
- *   IDLE -> LOGIN (asked iscsid) -> SETTLE (waiting for the kernel to show it logged in) -> UP
- *   UP -> LOGOUT -> IDLE
- *   LOGIN -> COOLING (the portal is away, and somebody is patient: asked now and then) -> LOGIN
+ *   IDLE -> LOCKING -> LOGIN (asked iscsid) -> SETTLE (waiting for the kernel to show it logged in) -> UP
+ *   UP -> PARTING (waiting for the lock) -> LOGOUT -> IDLE
+ *   LOGIN -> COOLING (the portal is away, and somebody is patient: asked now and then) -> LOCKING
+ *
+ * Between processes the same is done by a lock per entry (lock.h). It is shared while somebody works
+ * with the session, and exclusive for a login (is there really none yet?) and for a logout (are there
+ * really no disks on it?). Who waits for a portal that is away holds none.
  */
 #ifndef MP_SESSION_H
 #define MP_SESSION_H
@@ -22,12 +26,16 @@ struct mp_session_wait {
     bool linked;
     bool due;     /* is being told */
     bool patient; /* hears of no failure that may pass: waits until the portal is back */
+    bool works;   /* with the session, since done() told that it is up */
     const struct mp_login_terms *terms; /* of a login; outlives the wait */
+    uint64_t until_ns; /* of a logout: how long to wait for another process; 0: some seconds */
     void (*done)(struct mp_session_wait *wait, const struct manypath_error *error);
 };
 
 struct mp_sessions *mp_sessions_new(struct manypath *handle);
 void mp_sessions_free(struct mp_sessions *sessions);
+/* End of a turn of the loop: frees the entries that nobody holds any more. */
+void mp_sessions_turn(struct mp_sessions *sessions);
 
 /* The entry for this key, made if needed, with one more holder. NULL: out of memory. */
 struct mp_session_entry *mp_session_hold(struct mp_sessions *sessions,
@@ -43,10 +51,12 @@ void mp_session_leave(struct mp_session_entry *entry);
 
 /* Wants the session up, on wait->terms if it has to log in. */
 void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wait);
-/* Wants the session gone, unless somebody else holds the entry: then done() at once and the session
- * stays. */
+/* Wants the session gone, unless somebody else holds the entry or there are disks on it: then it stays,
+ * which is no error. E_IN_USE: it stays because another process works with it. */
 void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *wait);
 void mp_session_stop_waiting(struct mp_session_wait *wait);
+/* The one who waited has done what it needs the session for. */
+void mp_session_done_with(struct mp_session_entry *entry, struct mp_session_wait *wait);
 
 /* Valid once up. */
 int32_t mp_session_sid(const struct mp_session_entry *entry);

@@ -29,6 +29,7 @@ class Handle:
         multipathd_socket: str | None = None,
         multipathd_pidfile: str | None = None,
         initiator_file: str | None = None,
+        runtime_dir: str | None = None,
         daemon_uid: int = 0,
         logins_in_flight: int = 0,
         worker_threads: int = 0,

@@ -231,6 +231,7 @@ class FakeHost:
             "multipath_dir": str(self.root / "multipath"),
             "multipathd_socket": f"{self.name}-multipathd",
             "multipathd_pidfile": str(self.run / "multipathd.pid"),
+            "runtime_dir": str(self.root / "locks"),
             "daemon_uid": os.geteuid(),
         }
         handle = Handle(self.library, **{**given, **options})

@@ -148,6 +148,7 @@ struct manypath_options {
     const char *multipathd_socket;  /* abstract name, "/org/kernel/linux/storage/multipathd" */
     const char *multipathd_pidfile; /* "/run/multipathd.pid" */
     const char *initiator_file;     /* "/etc/iscsi/initiatorname.iscsi" */
+    const char *runtime_dir;        /* "/run/manypath": lock files; made if missing, mode 0700 */
     uint32_t daemon_uid;            /* uid that must own iscsid's and multipathd's sockets, 0 */
     uint32_t logins_in_flight;      /* 16; at most 32 (iscsid's listen backlog) */
     uint32_t worker_threads;        /* 32: most threads for calls that block in the kernel */
