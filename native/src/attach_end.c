@@ -194,11 +194,12 @@ static void keep_members(struct mp_attach *attach)
 static void unmake_run(struct mp_job *base)
 {
     struct mp_attach_job *job = (struct mp_attach_job *)base;
-    struct mp_unmap_times times;
+    static const struct mp_unmap_options options = {.flush = true};
+    struct mp_unmap_result result = {0};
     char uuid[sizeof "mpath-" + MANYPATH_WWID_SIZE];
 
     snprintf(uuid, sizeof uuid, "mpath-%s", job->wwid);
-    job->result = mp_map_remove(job->host, uuid, job->deadline_ns, &times, &job->error);
+    job->result = mp_map_remove(job->host, uuid, &options, job->deadline_ns, &result, &job->error);
 }
 
 static void unmake_finished(struct mp_attach_job *job)

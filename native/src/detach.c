@@ -135,7 +135,7 @@ struct detach_job {
     struct mp_disk target;
     char map[UUID_SIZE];
     uint64_t deadline_ns;
-    struct mp_unmap_times times;
+    struct mp_unmap_result times;
     size_t map_count;
     char (*maps)[UUID_SIZE];
     size_t bare_count; /* disks without a map */
@@ -324,12 +324,15 @@ static void unmap_run(struct mp_job *base)
 {
     struct detach_job *job = (struct detach_job *)base;
 
+    static const struct mp_unmap_options options = {.flush = true};
+
     job->times.flushed_ns = mp_now_ns();
     for (size_t i = 0; i < job->map_count && job->result == 0; i++)
-        job->result =
-            mp_map_remove(job->host, job->maps[i], job->deadline_ns, &job->times, &job->error);
+        job->result = mp_map_remove(job->host, job->maps[i], &options, job->deadline_ns,
+                                    &job->times, &job->error);
     for (size_t i = 0; i < job->bare_count && job->result == 0; i++)
-        job->result = mp_disk_release(job->host, job->bare[i], job->deadline_ns, &job->error);
+        job->result =
+            mp_disk_release(job->host, job->bare[i], job->deadline_ns, &job->times, &job->error);
 }
 
 static void unmap_finished(struct detach_job *job)

@@ -482,6 +482,14 @@ int mp_dm_remove(int fd, const char *uuid, uint32_t udev_flags)
     return r < 0 ? r : mp_dm_ioctl(fd, DM_DEV_REMOVE, &header);
 }
 
+int mp_dm_remove_deferred(int fd, const char *uuid, uint32_t udev_flags)
+{
+    struct dm_ioctl header;
+    int r = init_with_cookie(&header, uuid, DM_DEFERRED_REMOVE, udev_flags);
+
+    return r < 0 ? r : mp_dm_ioctl(fd, DM_DEV_REMOVE, &header);
+}
+
 static void fill_info(const struct dm_ioctl *header, struct mp_dm_info *info)
 {
     struct dm_ioctl safe = *header;

@@ -53,6 +53,8 @@ int mp_dm_load(int fd, const char *uuid, uint64_t sectors, const char *type, con
 int mp_dm_resume(int fd, const char *uuid, uint32_t udev_flags, bool reload);
 /* REMOVE; -EBUSY while open. */
 int mp_dm_remove(int fd, const char *uuid, uint32_t udev_flags);
+/* The same at once, or when the last one who has it open closes it. */
+int mp_dm_remove_deferred(int fd, const char *uuid, uint32_t udev_flags);
 
 int mp_dm_info(int fd, const char *uuid, struct mp_dm_info *ret_info);
 int mp_dm_info_by_dev(int fd, dev_t dev, struct mp_dm_info *ret_info);

@@ -28,6 +28,7 @@ struct mp_host *mp_host_new(const struct manypath_options *options)
     atomic_init(&host->dm_fd, -1);
     host->sysfs_root = copy_or(options->sysfs_root, "/sys");
     host->dev_root = copy_or(options->dev_root, "/dev");
+    host->proc_root = copy_or(options->proc_root, "/proc");
     /* open-iscsi usr/mgmt_ipc.h */
     host->iscsid_socket = copy_or(options->iscsid_socket, "ISCSIADM_ABSTRACT_NAMESPACE");
     host->iscsid_pidfile = copy_or(options->iscsid_pidfile, "/run/iscsid.pid");
@@ -42,10 +43,11 @@ struct mp_host *mp_host_new(const struct manypath_options *options)
     host->daemon_uid = options->daemon_uid;
     host->logins_in_flight = options->logins_in_flight != 0 ? options->logins_in_flight : 16;
     host->worker_threads = options->worker_threads != 0 ? options->worker_threads : 32;
-    if (host->sysfs_root == NULL || host->dev_root == NULL || host->iscsid_socket == NULL ||
-        host->iscsid_pidfile == NULL || host->layout_dir == NULL || host->multipath_dir == NULL ||
-        host->multipathd_socket == NULL || host->multipathd_pidfile == NULL ||
-        host->initiator_file == NULL || host->runtime_dir == NULL) {
+    if (host->sysfs_root == NULL || host->dev_root == NULL || host->proc_root == NULL ||
+        host->iscsid_socket == NULL || host->iscsid_pidfile == NULL || host->layout_dir == NULL ||
+        host->multipath_dir == NULL || host->multipathd_socket == NULL ||
+        host->multipathd_pidfile == NULL || host->initiator_file == NULL ||
+        host->runtime_dir == NULL) {
         mp_host_release(host);
         return NULL;
     }
@@ -66,6 +68,7 @@ void mp_host_release(struct mp_host *host)
         close(atomic_load(&host->dm_fd));
     free(host->sysfs_root);
     free(host->dev_root);
+    free(host->proc_root);
     free(host->iscsid_socket);
     free(host->iscsid_pidfile);
     free(host->layout_dir);

@@ -13,6 +13,7 @@ struct mp_host {
     atomic_int references;
     char *sysfs_root;
     char *dev_root;
+    char *proc_root;
     char *iscsid_socket;
     char *iscsid_pidfile;
     char *layout_dir;

@@ -52,16 +52,39 @@ int mp_map_resize(struct mp_host *host, const char *uuid, uint64_t size_bytes,
                   struct mp_map_path *paths, size_t path_count, uint64_t deadline_ns,
                   bool *ret_multipathd, struct manypath_error *err);
 
-struct mp_unmap_times {
-    uint64_t flushed_ns; /* CLOCK_MONOTONIC, when the flush was done */
+struct mp_unmap_options {
+    bool flush; /* write back what is cached first; false: whatever is cached is given up */
+    /* A flush that fails does not stop the removal. When no path is usable, I/O that waits for one is
+     * failed, and a map that stays open all the same goes when it is closed. */
+    bool force;
+};
+
+/* What is told also on failure. Zero-initialise. */
+struct mp_unmap_result {
+    uint64_t flushed_ns; /* CLOCK_MONOTONIC, when the flush was done; 0: not tried */
+    int32_t flush;       /* enum manypath_flush */
+    bool dead;           /* no path of the map is usable, or the disk does not answer */
+    bool mapped;         /* mp_disk_release(): a multipath map has the disk */
+    bool deferred;       /* the map is in use and goes when it is closed */
 };
 
 /*
- * Refuses while somebody has the map open, flushes through it, removes it (through multipathd if
- * that runs) and checks by uuid that it is gone. A map that is not there is a success.
+ * Refuses while somebody has the map open, except for partition maps that nobody uses, and flushes
+ * through those and the map. Removes nothing. A map that is not there is a success. Without `force` a
+ * map that queues I/O for want of a path is refused at once: the flush would wait for ever.
+ * deadline_ns bounds the waits between calls, not a call that hangs in the kernel.
  */
-int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
-                  struct mp_unmap_times *ret_times, struct manypath_error *err);
+int mp_map_flush(struct mp_host *host, const char *uuid, const struct mp_unmap_options *options,
+                 uint64_t deadline_ns, struct mp_unmap_result *result, struct manypath_error *err);
+
+/*
+ * mp_map_flush() if that is wanted; then removes the map's partition maps and the map (through
+ * multipathd if that runs), and checks by uuid that it is gone. A map that is not there is a success,
+ * and so is with `force` one whose flush failed: see result->flush. A map that stays queues I/O as
+ * before.
+ */
+int mp_map_remove(struct mp_host *host, const char *uuid, const struct mp_unmap_options *options,
+                  uint64_t deadline_ns, struct mp_unmap_result *result, struct manypath_error *err);
 
 /*
  * Removes a map whose disks are all gone, which holds nothing: multipathd makes one again for an event
@@ -71,8 +94,8 @@ int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
 int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                          struct manypath_error *err);
 
-/* mp_map_remove() for a disk without a map: refuses while in use, flushes. */
+/* mp_map_flush() for a disk without a map: refuses while in use, flushes. */
 int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
-                    struct manypath_error *err);
+                    struct mp_unmap_result *result, struct manypath_error *err);
 
 #endif

@@ -5,7 +5,9 @@
 #include "map.h"
 #include "map_util.h"
 #include "multipathd.h"
+#include "queueing.h"
 #include "sysfs.h"
+#include "users.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,19 +20,95 @@
 
 #define NOTHING_REMOVED "nothing was removed"
 
-static int in_use(const struct mp_host *host, const char *device, int open_count,
-                  const char *outcome, struct manypath_error *err)
-{
-    char holders[128];
+/* What one flush or removal works on. */
+struct unmap {
+    struct mp_host *host;
+    int fd; /* device-mapper */
+    const char *uuid;
+    const struct mp_unmap_options *options;
+    uint64_t deadline_ns;
+    uint64_t until_ns; /* whoever has it open for a moment is waited for */
+    struct mp_unmap_result *result;
+    struct manypath_error *err;
+    const char *outcome; /* of a refusal */
+    struct mp_dm_info info;
+    char device[MANYPATH_DEVICE_SIZE];
+    struct mp_map_health health;
+    struct mp_part_map *parts; /* MP_PART_MAPS_MAX */
+    size_t part_count;
+    bool parts_used;
+    bool stopped_queueing;
+};
 
-    mp_map_describe_holders(host, device, holders, sizeof holders);
-    return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EBUSY,
-                    "%s is in use (%d open) by %s; %s", device, open_count, holders, outcome);
+static int begin(struct unmap *unmap)
+{
+    unmap->fd = mp_host_dm(unmap->host);
+    if (unmap->fd < 0)
+        return mp_map_unusable(unmap->fd, unmap->err);
+    unmap->until_ns = mp_map_earlier(unmap->deadline_ns, mp_now_ns() + MP_MAP_BUSY_LIMIT);
+    unmap->parts = calloc(MP_PART_MAPS_MAX, sizeof *unmap->parts);
+    if (unmap->parts == NULL)
+        return mp_error(unmap->err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_UNMAP, ENOMEM,
+                        "out of memory");
+    return 0;
 }
+
+/* "dm-3 is in use: mounted on /mnt; 1 open; nothing was removed" */
+static int in_use(struct unmap *unmap)
+{
+    char users[320];
+
+    mp_users_describe(unmap->host, unmap->device, unmap->info.open_count, users, sizeof users);
+    return mp_error(unmap->err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EBUSY,
+                    "%s is in use: %s; %s", unmap->device, users, unmap->outcome);
+}
+
+static int look_failed(struct unmap *unmap, int result)
+{
+    return mp_map_error(unmap->err, MANYPATH_PHASE_UNMAP, result, unmap->uuid, "looking up");
+}
+
+/* The map as it is now, with its partition maps. 1; 0: it is gone; or an error. */
+static int look(struct unmap *unmap)
+{
+    struct mp_dm_info part;
+    int result = mp_dm_info(unmap->fd, unmap->uuid, &unmap->info);
+
+    if (result == 0)
+        result = mp_map_read_health(unmap->fd, unmap->uuid, &unmap->health);
+    if (result == -ENXIO)
+        return 0;
+    if (result < 0)
+        return look_failed(unmap, result);
+    snprintf(unmap->device, sizeof unmap->device, "dm-%u", minor(unmap->info.dev));
+    unmap->result->dead = unmap->health.dead;
+    unmap->part_count = 0;
+    unmap->parts_used = false;
+    if (unmap->info.open_count == 0)
+        return 1;
+    result = mp_part_maps(unmap->host, unmap->device, unmap->uuid, unmap->parts, MP_PART_MAPS_MAX,
+                          &unmap->part_count);
+    for (size_t i = 0; i < unmap->part_count && result == 0; i++) {
+        result = mp_dm_info(unmap->fd, unmap->parts[i].uuid, &part);
+        if (result == 0 && part.open_count > 0)
+            unmap->parts_used = true;
+        if (result == -ENXIO)
+            result = 0;
+    }
+    return result < 0 && result != -ENOENT ? look_failed(unmap, result) : 1;
+}
+
+/* Open for its own partition maps only, which nobody has open. */
+static bool unused(const struct unmap *unmap)
+{
+    return unmap->info.open_count <= (int32_t)unmap->part_count && !unmap->parts_used;
+}
+
+/* ---- flushing ---- */
 
 /* Writes back what the page cache holds for this block device. Opened read-only: closing a writable
  * descriptor would make udev probe the device. */
-static int flush(const struct mp_host *host, const char *device, struct manypath_error *err)
+static int flush_device(const struct mp_host *host, const char *device, struct manypath_error *err)
 {
     char path[PATH_MAX];
     int result = 0;
@@ -46,64 +124,179 @@ static int flush(const struct mp_host *host, const char *device, struct manypath
     return result;
 }
 
-static int remove_map(struct mp_host *host, int fd, const char *uuid, const char *wwid,
-                      const char *device, uint64_t until_ns, uint64_t deadline_ns,
-                      const char *outcome, struct manypath_error *err)
+/* No path: what is cached cannot be written back, and trying may last for ever. */
+static int no_path(struct unmap *unmap)
 {
-    struct mp_dm_info info;
-    int result;
+    unmap->result->flush = MANYPATH_FLUSH_FAILED;
+    return mp_error(unmap->err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, EIO,
+                    "no path of %s is usable%s, so that nothing can be written back; nothing was "
+                    "removed; bring a path back, or give up what is not written with force",
+                    unmap->device, unmap->health.queueing ? " and it queues I/O" : "");
+}
 
-    /* through the daemon first, so that it does not mistake our removal for a fault; the map's uuid
-     * decides */
-    if (mp_multipathd_running(host->multipathd_pidfile))
-        mp_map_ask_multipathd(host, "del map", wwid, deadline_ns);
+/* Waits until nobody uses the map. 1; 0: it is gone; or an error. */
+static int wait_unused(struct unmap *unmap)
+{
+    char users[320];
+
     for (;;) {
-        result = mp_dm_info(fd, uuid, &info);
-        if (result == -ENXIO)
-            return 0;
-        if (result == 0)
-            result = mp_dm_remove(fd, uuid, MP_MAP_UDEV_FLAGS);
-        if (result == 0 || result == -ENXIO)
-            continue; /* look once more */
-        if (result != -EBUSY)
-            return mp_map_error(err, MANYPATH_PHASE_UNMAP, result, uuid, "removing");
-        if (!mp_map_wait(until_ns))
-            return in_use(host, device, info.open_count, outcome, err);
+        int result = look(unmap);
+
+        if (result <= 0 || (unmap->health.dead && unmap->options->force))
+            return result;
+        if (unused(unmap))
+            return 1;
+        /* with force the writer may be one that is stuck, until the kernel gives its paths up */
+        if (!mp_map_wait(unmap->until_ns) &&
+            (!unmap->options->force ||
+             mp_users_describe(unmap->host, unmap->device, -1, users, sizeof users) ||
+             !mp_map_wait(unmap->deadline_ns)))
+            return in_use(unmap);
     }
 }
 
-int mp_map_remove(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
-                  struct mp_unmap_times *ret_times, struct manypath_error *err)
+static int flush(struct unmap *unmap)
 {
-    const char *wwid = strncmp(uuid, "mpath-", 6) == 0 ? uuid + 6 : uuid;
-    char device[MANYPATH_DEVICE_SIZE];
-    uint64_t until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_BUSY_LIMIT);
-    struct mp_dm_info info;
-    int fd = mp_host_dm(host);
+    int result = wait_unused(unmap);
 
-    if (fd < 0)
-        return mp_map_unusable(fd, err);
-    ret_times->flushed_ns = mp_now_ns();
-    for (;;) {
-        int result = mp_dm_info(fd, uuid, &info);
-
-        if (result == -ENXIO)
-            return 0;
-        if (result < 0)
-            return mp_map_error(err, MANYPATH_PHASE_UNMAP, result, uuid, "looking up");
-        snprintf(device, sizeof device, "dm-%u", minor(info.dev));
-        if (info.open_count == 0)
-            break;
-        if (!mp_map_wait(until_ns))
-            return in_use(host, device, info.open_count, NOTHING_REMOVED, err);
+    if (result <= 0) {
+        if (result == 0)
+            unmap->result->flush = MANYPATH_FLUSH_NOT_NEEDED;
+        return result;
     }
-    int result = flush(host, device, err);
-
-    ret_times->flushed_ns = mp_now_ns();
+    if (unmap->health.dead && (unmap->options->force || unmap->health.queueing))
+        return no_path(unmap);
+    result = 0;
+    for (size_t i = 0; i < unmap->part_count && result == 0; i++)
+        result = flush_device(unmap->host, unmap->parts[i].device, unmap->err);
     if (result == 0)
-        result =
-            remove_map(host, fd, uuid, wwid, device, until_ns, deadline_ns, NOTHING_REMOVED, err);
+        result = flush_device(unmap->host, unmap->device, unmap->err);
+    unmap->result->flush = result == 0 ? MANYPATH_FLUSH_DONE : MANYPATH_FLUSH_FAILED;
     return result;
+}
+
+int mp_map_flush(struct mp_host *host, const char *uuid, const struct mp_unmap_options *options,
+                 uint64_t deadline_ns, struct mp_unmap_result *result, struct manypath_error *err)
+{
+    struct unmap unmap = {.host = host,
+                          .uuid = uuid,
+                          .options = options,
+                          .deadline_ns = deadline_ns,
+                          .result = result,
+                          .err = err,
+                          .outcome = NOTHING_REMOVED};
+    int code = begin(&unmap);
+
+    result->flush = MANYPATH_FLUSH_UNKNOWN;
+    if (code == 0)
+        code = flush(&unmap);
+    result->flushed_ns = mp_now_ns();
+    free(unmap.parts);
+    return code;
+}
+
+/* ---- removing ---- */
+
+/* Partition maps that nobody uses. kpartx may be making one right now: the next turn finds it. */
+static void remove_parts(struct unmap *unmap)
+{
+    if (unmap->parts_used)
+        return;
+    for (size_t i = 0; i < unmap->part_count; i++)
+        mp_dm_remove(unmap->fd, unmap->parts[i].uuid, MP_MAP_UDEV_FLAGS);
+}
+
+/* Nothing of the caller's is lost by failing I/O: it was flushed and nobody has the map open, or it
+ * is given up. */
+static bool may_stop_queueing(const struct unmap *unmap)
+{
+    return unmap->health.dead && unmap->health.queueing && !unmap->stopped_queueing &&
+           (unmap->options->force || unmap->info.open_count == 0);
+}
+
+/* The map stays: as it was, unless nobody may wait for its paths any more. */
+static int give_up(struct unmap *unmap)
+{
+    struct manypath_error *err = unmap->err;
+
+    if (unmap->options->force && unmap->health.dead) {
+        int result = mp_dm_remove_deferred(unmap->fd, unmap->uuid, MP_MAP_UDEV_FLAGS);
+
+        unmap->result->deferred = result == 0;
+        if (result == 0)
+            unmap->outcome = "it has no path any more, and goes when it is closed";
+        if (result == 0)
+            return in_use(unmap);
+    }
+    in_use(unmap);
+    if (unmap->stopped_queueing &&
+        mp_queueing_restore(unmap->host, unmap->fd, unmap->uuid, unmap->device,
+                            unmap->deadline_ns) < 0 &&
+        err != NULL) {
+        struct manypath_error first = *err;
+
+        mp_error(err, first.code, first.phase, first.sys_errno,
+                 "%.400s; its queueing is still off: restore it with multipathd restorequeueing",
+                 first.message);
+    }
+    return MANYPATH_E_IN_USE;
+}
+
+static int remove_map(struct unmap *unmap)
+{
+    const char *wwid = strncmp(unmap->uuid, "mpath-", 6) == 0 ? unmap->uuid + 6 : unmap->uuid;
+    uint64_t ask_ns = 0; /* multipathd, the next time */
+
+    for (;;) {
+        int result = look(unmap);
+
+        if (result <= 0)
+            return result;
+        if (may_stop_queueing(unmap))
+            unmap->stopped_queueing = mp_queueing_stop(unmap->host, unmap->fd, unmap->uuid,
+                                                       unmap->device, unmap->deadline_ns) == 0;
+        remove_parts(unmap);
+        /* through the daemon first, so that it does not mistake our removal for a fault; the map's
+         * uuid decides */
+        if (mp_now_ns() >= ask_ns && mp_multipathd_running(unmap->host->multipathd_pidfile)) {
+            mp_map_ask_multipathd(unmap->host, "del map", wwid, unmap->deadline_ns);
+            ask_ns = mp_now_ns() + MP_MAP_ASK_AFTER;
+        }
+        result = mp_dm_info(unmap->fd, unmap->uuid, &unmap->info);
+        if (result == 0)
+            result = mp_dm_remove(unmap->fd, unmap->uuid, MP_MAP_UDEV_FLAGS);
+        if (result == 0 || result == -ENXIO)
+            continue; /* look once more */
+        if (result != -EBUSY)
+            return mp_map_error(unmap->err, MANYPATH_PHASE_UNMAP, result, unmap->uuid, "removing");
+        if (!mp_map_wait(unmap->options->force && unmap->health.dead ? unmap->deadline_ns
+                                                                     : unmap->until_ns))
+            return give_up(unmap);
+    }
+}
+
+int mp_map_remove(struct mp_host *host, const char *uuid, const struct mp_unmap_options *options,
+                  uint64_t deadline_ns, struct mp_unmap_result *result, struct manypath_error *err)
+{
+    struct unmap unmap = {.host = host,
+                          .uuid = uuid,
+                          .options = options,
+                          .deadline_ns = deadline_ns,
+                          .result = result,
+                          .err = err,
+                          .outcome = NOTHING_REMOVED};
+    int code = 0;
+
+    if (options->flush)
+        code = mp_map_flush(host, uuid, options, deadline_ns, result, err);
+    if (code == 0 || (options->force && code == MANYPATH_E_FLUSH))
+        code = begin(&unmap);
+    else
+        return code;
+    if (code == 0)
+        code = remove_map(&unmap);
+    free(unmap.parts);
+    return code;
 }
 
 /* Every disk in its table, and there is one. */
@@ -115,8 +308,13 @@ static int members_are_gone(const struct mp_host *host, int fd, const char *uuid
     int result = mp_dm_deps(fd, uuid, &devs, &count);
 
     *ret_gone = result == 0 && count > 0;
-    for (size_t i = 0; i < count && *ret_gone; i++)
-        *ret_gone = mp_sysfs_block_name(host->sysfs_root, devs[i], name, sizeof name) == -ENOENT;
+    for (size_t i = 0; i < count && *ret_gone; i++) {
+        int found = mp_sysfs_block_name(host->sysfs_root, devs[i], name, sizeof name);
+
+        *ret_gone = found == -ENOENT;
+        if (found < 0 && found != -ENOENT)
+            result = found;
+    }
     free(devs);
     return result;
 }
@@ -124,61 +322,96 @@ static int members_are_gone(const struct mp_host *host, int fd, const char *uuid
 int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                          struct manypath_error *err)
 {
-    const char *wwid = strncmp(uuid, "mpath-", 6) == 0 ? uuid + 6 : uuid;
-    uint64_t until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_BUSY_LIMIT);
+    static const struct mp_unmap_options options = {.flush = false};
+    struct mp_unmap_result ignored = {0};
+    struct unmap unmap = {.host = host,
+                          .uuid = uuid,
+                          .options = &options,
+                          .deadline_ns = deadline_ns,
+                          .result = &ignored,
+                          .err = err,
+                          .outcome = "multipathd made it again, and its disks are gone"};
     uint64_t empty_until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_EMPTY_LIMIT);
-    char device[MANYPATH_DEVICE_SIZE];
-    struct mp_dm_info info;
     bool gone = false;
-    int result, fd = mp_host_dm(host);
+    int result = begin(&unmap);
 
-    if (fd < 0)
-        return mp_map_unusable(fd, err);
-    do /* its creator, between CREATE and RESUME, either finishes or finds the disks gone */
-        result = mp_dm_info(fd, uuid, &info);
-    while (result == 0 && !info.active_table && mp_map_wait(empty_until_ns));
-    if (result == 0 && info.active_table)
-        result = members_are_gone(host, fd, uuid, &gone);
-    if (result == -ENXIO || (result == 0 && !gone))
-        return 0;
     if (result < 0)
-        return mp_map_error(err, MANYPATH_PHASE_UNMAP, result, uuid, "looking up");
-    snprintf(device, sizeof device, "dm-%u", minor(info.dev));
-    mp_dm_message(fd, uuid, "fail_if_no_path"); /* udev's probing must not hang in it */
-    return remove_map(host, fd, uuid, wwid, device, until_ns, deadline_ns,
-                      "multipathd made it again, and its disks are gone", err);
+        return result;
+    do /* its creator, between CREATE and RESUME, either finishes or finds the disks gone */
+        result = mp_dm_info(unmap.fd, uuid, &unmap.info);
+    while (result == 0 && !unmap.info.active_table && mp_map_wait(empty_until_ns));
+    if (result == 0 && unmap.info.active_table)
+        result = members_are_gone(host, unmap.fd, uuid, &gone);
+    if (result < 0 && result != -ENXIO) {
+        result = look_failed(&unmap, result);
+    } else if (result == 0 && gone) {
+        mp_dm_message(unmap.fd, uuid, "fail_if_no_path"); /* udev's probing must not hang in it */
+        result = remove_map(&unmap);
+    } else {
+        result = 0;
+    }
+    free(unmap.parts);
+    return result;
+}
+
+/* ---- disks ---- */
+
+static bool in_multipath_map(const struct mp_host *host, const char *name)
+{
+    char holders[8][MANYPATH_DEVICE_SIZE];
+    size_t count = 0;
+
+    if (mp_sysfs_holders(host->sysfs_root, name, holders, 8, &count) < 0)
+        return false;
+    for (size_t i = 0; i < count && i < 8; i++) {
+        char uuid[MP_DM_UUID_SIZE] = "";
+
+        mp_sysfs_dm(host->sysfs_root, holders[i], uuid, sizeof uuid, NULL, 0);
+        if (strncmp(uuid, "mpath-", 6) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int disk_in_use(const struct mp_host *host, const char *name, struct manypath_error *err)
+{
+    char users[320];
+
+    mp_users_describe(host, name, -1, users, sizeof users);
+    return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EBUSY,
+                    "%s is in use: %s; nothing was removed", name, users);
 }
 
 int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
-                    struct manypath_error *err)
+                    struct mp_unmap_result *result, struct manypath_error *err)
 {
     char path[PATH_MAX];
     uint64_t until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_BUSY_LIMIT);
-    int fd;
+    int fd, error = 0;
 
     snprintf(path, sizeof path, "%s/%s", host->dev_root, name);
+    result->flush = MANYPATH_FLUSH_UNKNOWN;
     /* exclusive: fails while a file system, a map or another exclusive user has it */
-    while ((fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && errno == EBUSY &&
-           mp_map_wait(until_ns))
+    while ((fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && (error = errno) == EBUSY &&
+           !(result->mapped = in_multipath_map(host, name)) && mp_map_wait(until_ns))
         ;
     if (fd < 0) {
-        char holders[128];
-
-        if (errno == ENOENT || errno == ENXIO || errno == ENODEV)
+        if (error == ENOENT || error == ENXIO || error == ENODEV) {
+            result->flush = MANYPATH_FLUSH_NOT_NEEDED;
             return 0; /* gone, or without a medium: nothing can be cached for it */
-        if (errno != EBUSY)
-            return mp_error(err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, errno,
-                            "cannot open %s to flush it: errno %d; nothing was removed", path,
-                            errno);
-        mp_map_describe_holders(host, name, holders, sizeof holders);
-        return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EBUSY,
-                        "%s is in use by %s; nothing was removed", name, holders);
+        }
+        if (error == EBUSY)
+            return disk_in_use(host, name, err);
+        result->flush = MANYPATH_FLUSH_FAILED;
+        return mp_error(err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, error,
+                        "cannot open %s to flush it: errno %d; nothing was removed", path, error);
     }
-    int result = fsync(fd) < 0 ? -errno : 0;
-
+    error = fsync(fd) < 0 ? errno : 0;
     close(fd);
-    if (result < 0)
-        return mp_error(err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, result,
-                        "flushing %s failed with errno %d; nothing was removed", path, -result);
+    result->flushed_ns = mp_now_ns();
+    result->flush = error == 0 ? MANYPATH_FLUSH_DONE : MANYPATH_FLUSH_FAILED;
+    if (error != 0)
+        return mp_error(err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, error,
+                        "flushing %s failed with errno %d; nothing was removed", path, error);
     return 0;
 }

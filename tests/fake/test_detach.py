@@ -318,7 +318,8 @@ def test_map_made_again_is_busy(host: FakeHost) -> None:
     host.call("delete", make_again)
     error = host.handle.detach(host.targets(1), timeout=1.0).failure()
     assert error.code == "IN_USE"
-    assert "dm-1 is in use (1 open)" in error.message
+    assert "dm-1 is in use: " in error.message
+    assert "; 1 open; " in error.message
     assert "its disks are gone" in error.message
 
 

@@ -141,6 +141,7 @@ typedef void (*manypath_log_fn)(void *userdata, int level, const char *message);
 struct manypath_options {
     const char *sysfs_root;         /* "/sys" */
     const char *dev_root;           /* "/dev" */
+    const char *proc_root;          /* "/proc": self/mountinfo and swaps, to name users */
     const char *iscsid_socket;      /* abstract name, "ISCSIADM_ABSTRACT_NAMESPACE" */
     const char *iscsid_pidfile;     /* "/run/iscsid.pid" */
     const char *layout_dir;         /* "/etc/manypath/iscsid-layouts.d" */
@@ -222,8 +223,10 @@ struct manypath_attach_request {
 struct manypath_detach_request {
     const struct manypath_target *targets;
     size_t target_count;
-    uint32_t timeout_ms;
+    uint32_t
+        timeout_ms; /* whole operation, 1..MANYPATH_TIMEOUT_MAX_MS; see manypath_detach_begin() */
     bool whole_map; /* also the other paths of the map that these targets' disks are in */
+    bool force;     /* go on after failures, and give up what cannot be written back */
 };
 
 struct manypath_extend_request {
@@ -303,11 +306,22 @@ struct manypath_detach_times {
     uint64_t total_ns;
 };
 
+/* What became of the data that was cached for the volume. */
+enum manypath_flush {
+    MANYPATH_FLUSH_UNKNOWN = 0, /* the flush did not end in time, or was not reached */
+    MANYPATH_FLUSH_DONE,        /* everything is on the storage */
+    MANYPATH_FLUSH_FAILED,      /* what was not written back before may be lost */
+    MANYPATH_FLUSH_NOT_NEEDED,  /* there was neither a map nor a disk */
+};
+
 struct manypath_detachment {
-    bool map_removed;          /* false: there was none */
-    uint32_t devices_removed;  /* SCSI devices */
-    uint32_t sessions_removed; /* logged out */
-    uint32_t sessions_kept;    /* still used by another LUN or operation */
+    bool map_removed;              /* false: there was none, or it is still there */
+    int32_t flush;                 /* enum manypath_flush; the worst of several devices */
+    uint32_t devices_removed;      /* SCSI devices */
+    uint32_t sessions_removed;     /* logged out */
+    uint32_t sessions_kept;        /* still used by another LUN or operation */
+    size_t error_count;            /* 0 on success */
+    struct manypath_error *errors; /* all of them, in the order in which they happened */
     size_t warning_count;
     char **warnings;
     struct manypath_detach_times times;

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "queueing.h"
+
+#include "dm.h"
+#include "dm_table.h"
+#include "map_util.h"
+#include "multipathd.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Any path that the kernel has not failed. */
+static int read_status(int fd, const char *uuid, bool *ret_dead)
+{
+    char type[16];
+    char *params = NULL;
+    struct mp_table table;
+    int result = mp_dm_status(fd, uuid, type, &params);
+
+    if (result == 0)
+        result = mp_table_parse_status(params, &table);
+    free(params);
+    if (result < 0)
+        return result;
+    *ret_dead = true;
+    for (size_t i = 0; i < table.path_count; i++)
+        if (table.paths[i].active)
+            *ret_dead = false;
+    mp_table_free(&table);
+    return 0;
+}
+
+int mp_map_read_health(int fd, const char *uuid, struct mp_map_health *ret_health)
+{
+    struct mp_map_health health = {0};
+    char type[16];
+    char *params = NULL;
+    struct mp_table table;
+    int result = mp_dm_table(fd, uuid, type, &params);
+
+    if (result == 0 && strcmp(type, "multipath") == 0)
+        result = mp_table_parse(params, &table);
+    else if (result == 0)
+        result = -EPROTO;
+    free(params);
+    if (result == 0) {
+        health.queueing = table.queue_if_no_path;
+        mp_table_free(&table);
+        result = read_status(fd, uuid, &health.dead);
+    }
+    if (result == -EPROTO || result == -ENODATA) {
+        /* no multipath table, or none yet: it does not queue */
+        health = (struct mp_map_health){0};
+        result = 0;
+    }
+    if (result == 0)
+        *ret_health = health;
+    return result;
+}
+
+int mp_queueing_stop(struct mp_host *host, int fd, const char *uuid, const char *device,
+                     uint64_t deadline_ns)
+{
+    if (mp_multipathd_running(host->multipathd_pidfile))
+        mp_map_ask_multipathd(host, "disablequeueing map", device, deadline_ns);
+    return mp_dm_message(fd, uuid, "fail_if_no_path");
+}
+
+int mp_queueing_restore(struct mp_host *host, int fd, const char *uuid, const char *device,
+                        uint64_t deadline_ns)
+{
+    if (mp_multipathd_running(host->multipathd_pidfile) &&
+        mp_map_ask_multipathd(host, "restorequeueing map", device, deadline_ns) == 0)
+        return 0;
+    return mp_dm_message(fd, uuid, "queue_if_no_path");
+}

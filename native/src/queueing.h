@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Queueing of a multipath map: whether I/O waits when no path is usable. Blocks: call from a worker. */
+#ifndef MP_QUEUEING_H
+#define MP_QUEUEING_H
+
+#include "host.h"
+
+struct mp_map_health {
+    bool dead;     /* no path is usable, as far as the kernel knows */
+    bool queueing; /* I/O waits then */
+};
+
+/* Negative errno; -ENXIO: no such map. */
+int mp_map_read_health(int fd, const char *uuid, struct mp_map_health *ret_health);
+
+/* I/O fails when no path is usable, and what waits fails now. Through multipathd too if it runs, which
+ * would turn it on again. `device` is "dm-N". */
+int mp_queueing_stop(struct mp_host *host, int fd, const char *uuid, const char *device,
+                     uint64_t deadline_ns);
+
+/* Undoes it: as multipathd's configuration says if that runs, else on. -ENXIO: no such map. */
+int mp_queueing_restore(struct mp_host *host, int fd, const char *uuid, const char *device,
+                        uint64_t deadline_ns);
+
+#endif

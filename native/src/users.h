@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who uses a block device, and which partition maps lie on a multipath map. Blocks: call from a
+ * worker. */
+#ifndef MP_USERS_H
+#define MP_USERS_H
+
+#include "host.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { MP_PART_MAPS_MAX = 256 }; /* multipath-tools' kpartx makes no more */
+
+/* A partition map that kpartx made: uuid "part<number>-mpath-<wwid>". */
+struct mp_part_map {
+    char device[MANYPATH_DEVICE_SIZE]; /* "dm-4" */
+    char uuid[MANYPATH_WWID_SIZE + 32];
+    unsigned number;
+};
+
+/* Is `uuid` that of a partition map of the map with uuid `map_uuid`? Pure. */
+bool mp_part_map_of(const char *uuid, const char *map_uuid, unsigned *ret_number);
+
+/* The partition maps that hold the map `device`, at most `max`. Negative errno; -ENOENT: the map is
+ * gone. */
+int mp_part_maps(const struct mp_host *host, const char *device, const char *map_uuid,
+                 struct mp_part_map *ret_maps, size_t max, size_t *ret_count);
+
+/* "mounted on /var/lib/x; partition map p1 (dm-4) held by vg0-lv; 2 open": the users of a disk or a
+ * map, for an error text. open_count -1: not known. True if somebody is named. */
+bool mp_users_describe(const struct mp_host *host, const char *device, int open_count, char *text,
+                       size_t size);
+
+#endif
