@@ -476,25 +476,30 @@ static bool add_disk(struct detach *detach, const struct mp_disk *disk)
     return true;
 }
 
+/* The disk of one target; one in each session, should the host have several to this node. */
 static bool find_target(struct detach *detach, const struct mp_target *target,
                         const struct mp_session *sessions, size_t count)
 {
+    const char *root = detach->operation.handle->host->sysfs_root;
     struct detach_session *session = session_of(detach, &target->portal, target->iqn);
-    struct mp_disk disk;
 
     if (session == NULL)
         return false;
-    for (size_t i = 0; i < count && session->sid < 0; i++) {
-        if (strcmp(sessions[i].iqn, target->iqn) == 0 &&
-            mp_portal_equal(&sessions[i].portal, &target->portal)) {
-            session->sid = sessions[i].sid;
-            session->host = sessions[i].host;
-        }
+    for (size_t i = 0; i < count; i++) {
+        struct mp_disk disk;
+
+        if (strcmp(sessions[i].iqn, target->iqn) != 0 ||
+            !mp_portal_equal(&sessions[i].portal, &target->portal))
+            continue;
+        if (session->sid >= 0 && session->sid != sessions[i].sid)
+            mp_session_several(session->entry);
+        session->sid = sessions[i].sid;
+        session->host = sessions[i].host;
+        if (mp_sysfs_find_disk(root, session->host, session->sid, target->lun, &disk) == 0 &&
+            !add_disk(detach, &disk))
+            return false;
     }
-    if (session->sid < 0 || mp_sysfs_find_disk(detach->operation.handle->host->sysfs_root,
-                                               session->host, session->sid, target->lun, &disk) < 0)
-        return true;
-    return add_disk(detach, &disk);
+    return true;
 }
 
 /* A member of the map, and the session it came through. Other members stay out of this: the map's

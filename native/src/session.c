@@ -63,6 +63,7 @@ struct mp_session_entry {
     bool existed;        /* before the last login */
     bool ours;           /* made by a login of ours, and kept by nobody yet */
     bool left;           /* by a detach, to those who still held it */
+    bool several;        /* sessions to this node, by nr_sessions or a race of others */
     unsigned busy;       /* callbacks run: do not free */
     int32_t sid, host;
     struct mp_login_terms terms; /* of the last login */
@@ -94,6 +95,7 @@ static void login_again(struct mp_session_entry *entry);
 static void login_over(struct mp_session_entry *entry, enum entry_state state,
                        const struct manypath_error *error);
 static void begin_logout(struct mp_session_entry *entry);
+static void part(struct mp_session_entry *entry);
 
 struct mp_sessions *mp_sessions_new(struct manypath *handle)
 {
@@ -656,7 +658,7 @@ static void logout_over(struct mp_session_entry *entry, const struct manypath_er
     static const struct manypath_error none;
 
     entry->state = IDLE;
-    entry->ours = entry->left = false;
+    entry->ours = entry->left = entry->several = false;
     entry->sid = -1;
     mp_engine_disarm(entry->sessions->handle, &entry->timer);
     mp_lock_release(&entry->lock);
@@ -675,7 +677,10 @@ static void leave(struct mp_session_entry *entry)
     enum mp_session_state state;
 
     if (mp_sysfs_session_state(handle->host->sysfs_root, entry->sid, &state) == -ENOENT) {
-        logout_over(entry, NULL);
+        if (entry->several)
+            part(entry); /* from the next one */
+        else
+            logout_over(entry, NULL);
     } else if (mp_now_ns() < entry->settle_until_ns) {
         entry->state = LEAVING;
         mp_engine_arm(handle, &entry->timer, mp_now_ns() + SETTLE_POLL);
@@ -727,13 +732,40 @@ static bool find(const struct mp_session_entry *entry, struct mp_session *ret_se
                                  &entry->portal, ret_session) == 0;
 }
 
+/* A session that nothing rests on. Only if there are several are all sessions of the host read. */
+static bool find_idle(const struct mp_session_entry *entry, struct mp_session *ret_session)
+{
+    struct mp_session *sessions = NULL;
+    size_t count = 0;
+    bool found = false;
+
+    if (!entry->several)
+        return find(entry, ret_session) && !carries_disks(entry, ret_session);
+    if (mp_sysfs_sessions(entry->sessions->handle->host->sysfs_root, &sessions, &count) < 0)
+        return false;
+    for (size_t i = 0; i < count && !found; i++) {
+        found = strcmp(sessions[i].iqn, entry->iqn) == 0 &&
+                mp_portal_equal(&sessions[i].portal, &entry->portal) &&
+                !carries_disks(entry, &sessions[i]);
+        if (found)
+            *ret_session = sessions[i];
+    }
+    free(sessions);
+    return found;
+}
+
+void mp_session_several(struct mp_session_entry *entry)
+{
+    entry->several = true;
+}
+
 /* With the lock exclusively: nobody can begin to use the session now. */
 static void part(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
     struct mp_session session;
 
-    if (!find(entry, &session) || carries_disks(entry, &session)) {
+    if (!find_idle(entry, &session)) {
         logout_over(entry, NULL);
         return;
     }
@@ -757,7 +789,7 @@ static void still_parting(struct mp_session_entry *entry)
     struct manypath_error busy, error;
     struct mp_session session;
 
-    if (!find(entry, &session) || carries_disks(entry, &session)) {
+    if (!find_idle(entry, &session)) {
         logout_over(entry, NULL);
     } else if (mp_now_ns() < entry->parting_until_ns) {
         mp_engine_arm(handle, &entry->timer, mp_now_ns() + PARTING_CHECK);

@@ -57,7 +57,7 @@ def test_a_second_session_with_a_neighbour_stays(host: FakeHost) -> None:
         host.add_disk(session, 1)
     host.add_disk(sessions[1], 2)
     made = host.handle.detach([target]).finish()
-    assert (made.devices_removed, made.sessions_removed, made.sessions_kept) == (2, 1, 1)
+    assert made.devices_removed == 2
     assert list(host.sessions) == [sessions[1].sid]
 
 
