@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Of the timeout, at most this is kept for making the map. */
 #define MAP_RESERVE (1000 * MP_MS)
@@ -105,6 +104,8 @@ static void attach_cancel(struct manypath_operation *operation, int code)
     }
     if (code == MANYPATH_E_TIMEOUT && attach->step == MP_VOLUME_PATHS)
         mp_attach_blame_paths(attach);
+    else if (attach->wwid_lock.state == MP_LOCK_WAITING)
+        mp_lock_busy(&attach->wwid_lock, code, MANYPATH_PHASE_MAP, &operation->error);
     else
         mp_error(&operation->error, code,
                  attach->step == MP_VOLUME_MAP       ? MANYPATH_PHASE_MAP
@@ -137,8 +138,8 @@ static void attach_free(struct manypath_operation *operation)
     struct mp_attach *attach = (struct mp_attach *)operation;
 
     for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].fd >= 0)
-            close(attach->paths[i].fd);
+        mp_identity_close(&attach->paths[i].fd);
+    mp_lock_release(&attach->wwid_lock);
     mp_chap_release(attach->terms.chap);
     mp_warnings_free(attach->warnings.count, attach->warnings.texts);
     manypath_attachment_free(attach->attachment);

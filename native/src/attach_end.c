@@ -20,6 +20,11 @@ bool mp_path_under_map_job(const struct mp_attach_path *path)
     return path->in_map && path->attach->map_job != NULL;
 }
 
+bool mp_path_is_loose(const struct mp_attach_path *path)
+{
+    return path->step > MP_PATH_LOGIN && path->step <= MP_PATH_READY && !path->in_map;
+}
+
 /* Only the portal is missing: the path joins the map when it is back. */
 static bool is_away(const struct mp_attach *attach, const struct mp_attach_path *path)
 {
@@ -101,7 +106,8 @@ void mp_attach_finish(struct mp_attach *attach)
         set_path_result(attach, path, &attach->results[i]);
         if (path->away) {
             path->wait.patient = true;
-        } else if (path->step != MP_PATH_UNDO && !mp_path_under_map_job(path)) {
+        } else if (path->step != MP_PATH_UNDO && !mp_path_is_loose(path) &&
+                   !mp_path_under_map_job(path)) {
             mp_attach_job_abandon(attach, &path->job);
             mp_path_let_go(path);
             path->step = MP_PATH_OVER;
@@ -115,6 +121,9 @@ void mp_attach_finish(struct mp_attach *attach)
     attachment->warnings = attach->warnings.texts;
     attach->warnings = (struct mp_warnings){0};
     mp_operation_deliver(operation);
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (!attach->paths[i].away && mp_path_is_loose(&attach->paths[i]))
+            mp_path_undo(&attach->paths[i]); /* its login was answered too late */
     attach->decide(attach);
 }
 
@@ -178,6 +187,8 @@ void mp_attach_fail(struct mp_attach *attach)
     mp_engine_arm(handle, &attach->operation.timer, undo_until(attach->operation.deadline_ns));
     if (attach->map_job != NULL)
         mp_pool_abandon(handle->pool, attach->map_job); /* its thread may be stuck */
+    else
+        mp_lock_release(&attach->wwid_lock);
     undo_paths(attach);
 }
 
@@ -208,6 +219,7 @@ static void unmake_finished(struct mp_attach_job *job)
         mp_attach_warn(job->attach, "undoing: %s", job->error.message);
         keep_members(job->attach);
     }
+    mp_lock_release(&job->attach->wwid_lock);
     undo_paths(job->attach);
 }
 
@@ -219,6 +231,7 @@ void mp_attach_map_unwanted(struct mp_attach_job *job)
     if (job->result < 0 || job->map.existed) {
         if (job->result == 0)
             keep_members(attach); /* in somebody else's map */
+        mp_lock_release(&attach->wwid_lock);
         undo_paths(attach);
         return;
     }
@@ -227,6 +240,8 @@ void mp_attach_map_unwanted(struct mp_attach_job *job)
         mp_copy(unmake->wwid, sizeof unmake->wwid, job->wwid);
         unmake->deadline_ns = mp_now_ns() + UNDO_PATIENCE;
     }
-    if (unmake == NULL || !mp_attach_job_start(unmake, &attach->map_job))
+    if (unmake == NULL || !mp_attach_job_start(unmake, &attach->map_job)) {
+        mp_lock_release(&attach->wwid_lock);
         undo_paths(attach);
+    }
 }

@@ -3,16 +3,13 @@
 #include "attach_state.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 void mp_attach_job_free(struct mp_attach_job *job)
 {
     mp_host_release(job->host);
-    if (job->fd >= 0)
-        close(job->fd);
+    mp_identity_close(&job->fd);
     for (size_t i = 0; i < job->map_path_count; i++)
-        if (job->map_paths[i].fd >= 0)
-            close(job->map_paths[i].fd);
+        mp_identity_close(&job->map_paths[i].fd);
     free(job->map_paths);
     free(job);
 }

@@ -34,12 +34,23 @@ static bool map_is_there(const struct mp_attach *attach)
     return strcmp(uuid, wanted) == 0;
 }
 
+/* All late paths of the volume share its lock. */
+static void release_if_joined(struct mp_attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step == MP_PATH_JOIN)
+            return;
+    mp_lock_release(&attach->wwid_lock);
+}
+
 static void join_finished(struct mp_attach_job *job)
 {
     struct mp_attach_path *path = job->path;
     struct mp_attach *attach = job->attach;
 
     path->away = false;
+    path->step = MP_PATH_READY;
+    release_if_joined(attach);
     if (job->result < 0 && !map_is_there(attach)) {
         path->in_map = false;
         path->error = job->error;
@@ -61,10 +72,7 @@ static void join_finished(struct mp_attach_job *job)
 /* A path that went into the map and is still the same disk. */
 static bool is_member(struct mp_attach_path *path)
 {
-    dev_t dev = path->disk.dev;
-
-    return path->step == MP_PATH_OVER && path->in_map && mp_path_find_disk(path) == 0 &&
-           path->disk.dev == dev;
+    return path->step == MP_PATH_OVER && path->in_map && mp_path_disk_is_there(path);
 }
 
 static void join(struct mp_attach_path *path)
@@ -90,6 +98,26 @@ static void join(struct mp_attach_path *path)
                   "no thread or memory for joining the map");
 }
 
+static void join_locked(struct mp_attach *attach, const struct manypath_error *error)
+{
+    bool lost = error->code == 0 && mp_attach_lost_disks(attach);
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct mp_attach_path *path = &attach->paths[i];
+
+        if (!path->away || path->step != MP_PATH_READY)
+            continue;
+        if (error->code != 0)
+            mp_path_error(path, error->code, MANYPATH_PHASE_MAP, error->sys_errno, "%s",
+                          error->message);
+        else
+            join(path);
+    }
+    release_if_joined(attach);
+    if (lost)
+        mp_paths_scan(attach);
+}
+
 /* Waits, patiently, for a session through a portal that is away. */
 static void wait_for_portal(struct mp_attach_path *path)
 {
@@ -105,16 +133,24 @@ static void wait_for_portal(struct mp_attach_path *path)
 
 void mp_attach_late_paths(struct mp_attach *attach)
 {
+    static const struct manypath_error none;
+
     if (attach->grace.slot == 0 && any_away(attach))
         mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + MAP_CHECK);
+    bool ready = false;
+
     for (size_t i = 0; i < attach->path_count; i++) {
         struct mp_attach_path *path = &attach->paths[i];
 
         if (path->away && path->step == MP_PATH_READY)
-            join(path);
+            ready = true;
         else if (path->away && path->step == MP_PATH_OVER)
             wait_for_portal(path);
     }
+    if (ready && attach->wwid_lock.state == MP_LOCK_IDLE)
+        mp_attach_lock(attach, join_locked);
+    else if (ready && attach->wwid_lock.state == MP_LOCK_HELD)
+        join_locked(attach, &none);
 }
 
 void mp_attach_yield(struct manypath_operation *operation)
@@ -131,6 +167,8 @@ void mp_attach_yield(struct manypath_operation *operation)
             !mp_path_under_map_job(path))
             mp_path_undo(path);
     }
+    if (attach->wwid_lock.state == MP_LOCK_WAITING)
+        mp_lock_release(&attach->wwid_lock);
 }
 
 void mp_attach_late_check_map(struct mp_attach *attach)

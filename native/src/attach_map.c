@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 /* The map's job stops waiting this long before the deadline, so that its own error reaches the
@@ -52,6 +53,14 @@ void mp_attach_map_add(struct mp_attach_job *job, struct mp_attach_path *path)
     mp_copy(member->dh_state, sizeof member->dh_state, path->disk.dh_state);
 }
 
+/* A candidate that comes when the map is there was tried for nothing. */
+static void leave_candidates(struct mp_attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].target.candidate && mp_path_is_loose(&attach->paths[i]))
+            mp_path_undo(&attach->paths[i]);
+}
+
 static void map_finished(struct mp_attach_job *job)
 {
     struct mp_attach *attach = job->attach;
@@ -61,6 +70,7 @@ static void map_finished(struct mp_attach_job *job)
         mp_attach_map_unwanted(job);
         return;
     }
+    mp_lock_release(&attach->wwid_lock);
     if (job->result < 0) {
         attach->operation.error = job->error;
         mp_attach_fail(attach);
@@ -94,16 +104,47 @@ static void map_finished(struct mp_attach_job *job)
         mp_attach_warn(attach, "the map has %" PRIu64 " bytes and its paths have %" PRIu64,
                        job->map.size_bytes, job->size_bytes);
     attach->usable_ns = mp_attach_since_begin(attach);
+    leave_candidates(attach);
     attach->step = MP_VOLUME_TIDY;
     attach->decide(attach);
 }
 
-void mp_attach_map(struct mp_attach *attach)
+static void wwid_locked(struct mp_lock *lock, const struct manypath_error *error)
+{
+    struct mp_attach *attach =
+        (struct mp_attach *)((char *)lock - offsetof(struct mp_attach, wwid_lock));
+
+    attach->on_lock(attach, error);
+}
+
+void mp_attach_lock(struct mp_attach *attach,
+                    void (*on_lock)(struct mp_attach *attach, const struct manypath_error *error))
+{
+    mp_lock_name_wwid(&attach->wwid_lock, attach->identity.wwid);
+    attach->wwid_lock.done = wwid_locked;
+    attach->on_lock = on_lock;
+    mp_lock_acquire(attach->operation.handle, &attach->wwid_lock, true);
+}
+
+bool mp_attach_lost_disks(struct mp_attach *attach)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct mp_attach_path *path = &attach->paths[i];
+
+        if (path->step != MP_PATH_READY || path->in_map || mp_path_disk_is_there(path))
+            continue;
+        mp_path_lost_disk(path);
+        any = true;
+    }
+    return any;
+}
+
+static void make_map(struct mp_attach *attach)
 {
     struct mp_attach_job *job = mp_attach_map_job(attach, NULL, map_finished);
 
-    attach->step = MP_VOLUME_MAP;
-    mp_engine_disarm(attach->operation.handle, &attach->grace);
     if (job != NULL) {
         for (size_t i = 0; i < attach->path_count; i++)
             if (attach->paths[i].step == MP_PATH_READY)
@@ -115,4 +156,31 @@ void mp_attach_map(struct mp_attach *attach)
     mp_error(&attach->operation.error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_MAP, EAGAIN,
              "no thread or memory for making the map");
     mp_attach_fail(attach);
+}
+
+static void map_locked(struct mp_attach *attach, const struct manypath_error *error)
+{
+    if (error->code != 0) {
+        attach->operation.error = *error;
+        attach->operation.error.phase = MANYPATH_PHASE_MAP;
+        mp_attach_fail(attach);
+        return;
+    }
+    if (mp_attach_lost_disks(attach)) {
+        /* not with the lock: who scans may have to log in again */
+        mp_lock_release(&attach->wwid_lock);
+        mp_attach_paths_again(attach);
+        return;
+    }
+    for (size_t i = 0; i < attach->path_count; i++) /* some became ready meanwhile */
+        if (attach->paths[i].step == MP_PATH_READY)
+            mp_path_check_identity(&attach->paths[i]);
+    make_map(attach);
+}
+
+void mp_attach_map(struct mp_attach *attach)
+{
+    attach->step = MP_VOLUME_MAP;
+    mp_engine_disarm(attach->operation.handle, &attach->grace);
+    mp_attach_lock(attach, map_locked);
 }

@@ -13,7 +13,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { OPENS_MAX = 3 };
 
@@ -27,9 +26,7 @@ void mp_path_let_go(struct mp_attach_path *path)
     struct manypath *handle = path->attach->operation.handle;
 
     mp_engine_unwatch_device(handle, &path->watch);
-    if (path->fd >= 0)
-        close(path->fd);
-    path->fd = -1;
+    mp_identity_close(&path->fd);
     if (path->session != NULL) {
         struct mp_session_entry *session = path->session;
 
@@ -118,9 +115,7 @@ void mp_path_undo(struct mp_attach_path *path)
 
     mp_engine_unwatch_device(handle, &path->watch);
     mp_session_stop_waiting(&path->wait);
-    if (path->fd >= 0)
-        close(path->fd);
-    path->fd = -1;
+    mp_identity_close(&path->fd);
     path->step = MP_PATH_UNDO;
     if (scanning) { /* what it finds is to be taken back too: goes on when it is over */
         mp_pool_abandon(handle->pool, path->job); /* its thread may be stuck */
@@ -363,7 +358,7 @@ static uint64_t relative(const struct mp_attach *attach, uint64_t ns)
 /* A disk that appears makes udev start a dozen programs, which on a small host take the processor
  * from iscsid; so the scans of one volume begin together, when its logins are through. A login that
  * is late is not waited for: longer than any answer took so far, and the others go on. */
-static void scan_together(struct mp_attach *attach)
+void mp_paths_scan(struct mp_attach *attach)
 {
     mp_engine_disarm(attach->operation.handle, &attach->gather);
     for (size_t i = 0; i < attach->path_count; i++)
@@ -371,9 +366,35 @@ static void scan_together(struct mp_attach *attach)
             path_scan(&attach->paths[i]);
 }
 
+bool mp_path_disk_is_there(struct mp_attach_path *path)
+{
+    dev_t dev = path->disk.dev;
+
+    return mp_path_find_disk(path) == 0 && path->disk.dev == dev;
+}
+
+void mp_path_lost_disk(struct mp_attach_path *path)
+{
+    mp_log(&path->attach->operation.handle->log, MANYPATH_LOG_INFO,
+           "portal %s port %u: the disk of LUN %" PRIu64
+           " was taken away meanwhile and is scanned for again",
+           path->target.address, path->target.portal.port, path->target.lun);
+    mp_identity_close(&path->fd);
+    path->has_disk = path->disk_is_ours = path->announced = false;
+    path->opens = 0;
+    path->step = MP_PATH_UP;
+}
+
 static void gather_over(struct mp_timer *timer)
 {
-    scan_together((struct mp_attach *)((char *)timer - offsetof(struct mp_attach, gather)));
+    mp_paths_scan((struct mp_attach *)((char *)timer - offsetof(struct mp_attach, gather)));
+}
+
+void mp_attach_paths_again(struct mp_attach *attach)
+{
+    attach->step = MP_VOLUME_PATHS;
+    mp_engine_arm(attach->operation.handle, &attach->grace, attach->paths_deadline_ns);
+    mp_paths_scan(attach);
 }
 
 static void login_counted(struct mp_attach *attach)
@@ -383,7 +404,7 @@ static void login_counted(struct mp_attach *attach)
     bool more = false;
 
     if (attach->step != MP_VOLUME_PATHS) { /* a late one */
-        scan_together(attach);
+        mp_paths_scan(attach);
         return;
     }
     for (size_t i = 0; i < attach->path_count; i++)
@@ -393,7 +414,7 @@ static void login_counted(struct mp_attach *attach)
     if (gap > attach->longest_gap_ns)
         attach->longest_gap_ns = gap;
     if (!more) {
-        scan_together(attach);
+        mp_paths_scan(attach);
         return;
     }
     attach->gather.fire = gather_over;

@@ -34,7 +34,6 @@ static void finish_with(struct mp_attach *attach, struct mp_attach_path *path)
 {
     struct manypath_attachment *attachment = attach->attachment;
 
-    attach->step = MP_VOLUME_MAP;
     if (check_holders(attach, &path->disk) < 0) {
         mp_attach_fail(attach);
         return;
@@ -49,6 +48,28 @@ static void finish_with(struct mp_attach *attach, struct mp_attach_path *path)
     mp_attach_finish(attach);
 }
 
+static struct mp_attach_path *ready_path(struct mp_attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step == MP_PATH_READY)
+            return &attach->paths[i];
+    return NULL;
+}
+
+static void locked(struct mp_attach *attach, const struct manypath_error *error)
+{
+    if (error->code != 0) {
+        attach->operation.error = *error;
+        mp_attach_fail(attach);
+    } else if (mp_attach_lost_disks(attach)) {
+        mp_lock_release(&attach->wwid_lock);
+        mp_attach_paths_again(attach);
+    } else {
+        finish_with(attach, ready_path(attach));
+        mp_lock_release(&attach->wwid_lock);
+    }
+}
+
 void mp_attach_single_check(struct mp_attach *attach)
 {
     struct mp_attach_path *next = NULL;
@@ -59,7 +80,10 @@ void mp_attach_single_check(struct mp_attach *attach)
         struct mp_attach_path *path = &attach->paths[i];
 
         if (path->step == MP_PATH_READY) {
-            finish_with(attach, path);
+            attach->step = MP_VOLUME_MAP;
+            attach->identity = path->identity;
+            mp_engine_disarm(attach->operation.handle, &attach->grace);
+            mp_attach_lock(attach, locked);
             return;
         }
         if (path->step != MP_PATH_WAITING && path->step != MP_PATH_OVER)

@@ -33,6 +33,7 @@
 #define MP_ATTACH_STATE_H
 
 #include "identity.h"
+#include "lock.h"
 #include "map.h"
 #include "request.h"
 #include "session.h"
@@ -95,13 +96,15 @@ struct mp_attach {
     bool single_path;
     struct mp_login_terms terms;
     struct mp_identity identity;       /* the volume's, once chosen */
+    struct mp_lock wwid_lock;          /* of that identity, while the map is worked on */
     char device[MANYPATH_DEVICE_SIZE]; /* of the map, once it is there */
     uint64_t paths_deadline_ns;        /* leaves time for the map before the operation's deadline */
     size_t path_count;
     struct mp_attach_path *paths;
     void (*decide)(struct mp_attach *attach); /* a path became ready or is over, or the volume is */
     struct mp_job *map_job, *prepare_job;
-    unsigned jobs;          /* not yet back, ours or abandoned: they point to us */
+    unsigned jobs; /* not yet back, ours or abandoned: they point to us */
+    void (*on_lock)(struct mp_attach *attach, const struct manypath_error *error);
     struct mp_timer gather; /* when to scan without the logins that are late */
     uint64_t last_answer_ns, longest_gap_ns;
     /* When to stop waiting for the paths that are not there yet, then for failed ones that are being
@@ -163,6 +166,15 @@ void mp_attach_job_free(struct mp_attach_job *job);
 void mp_path_login(struct mp_attach_path *path);
 /* Reads the LUN's disk from sysfs. -EAGAIN: its block device is not there yet. */
 int mp_path_find_disk(struct mp_attach_path *path);
+/* A ready path's disk is still there; it cannot be replaced unnoticed, since its number is not given to
+ * another one while we have it open. */
+bool mp_path_disk_is_there(struct mp_attach_path *path);
+/* The disk of a ready path is gone: back to UP, to be scanned again. */
+void mp_path_lost_disk(struct mp_attach_path *path);
+/* Sends all paths that are UP on to SCAN. */
+void mp_paths_scan(struct mp_attach *attach);
+/* Waits for paths once more: those that are UP scan. */
+void mp_attach_paths_again(struct mp_attach *attach);
 /* The volume rests on this path now: neither its disk nor its session is taken back. */
 void mp_path_keep(struct mp_attach_path *path);
 /* Fails the path with an error that names its portal. */
@@ -194,6 +206,14 @@ void mp_attach_map_unwanted(struct mp_attach_job *job);
 
 /* ---- attach_map.c ---- */
 
+/* It is logged in and perhaps has a disk, but is in no map: to be undone, or to join later. */
+bool mp_path_is_loose(const struct mp_attach_path *path);
+/* Wants the lock on the volume's identity; on_lock() is called once it is held, which may be at once.
+ * Until then other processes may take disks away, so look again. */
+void mp_attach_lock(struct mp_attach *attach,
+                    void (*on_lock)(struct mp_attach *attach, const struct manypath_error *error));
+/* With the lock: has another process taken away disks of ready paths? Those paths are UP again. */
+bool mp_attach_lost_disks(struct mp_attach *attach);
 /* Makes or joins the map of the ready paths, which have the volume's identity; then TIDY. */
 void mp_attach_map(struct mp_attach *attach);
 /* A job that makes or joins the volume's map; NULL: out of memory. */

@@ -2,8 +2,8 @@
 /*
  * Extend: an attached volume has become larger on the storage.
  *
- *   FIND (the targets' disks, their map, every path of the map) -> HOLD (the map, open) -> RESCAN (each
- *     path, side by side: is it still this disk? rescan, ask again, compare the sizes) -> RESIZE (the
+ *   FIND (the targets' disks, their map, every path of the map) -> LOCK (other processes out; who had to
+ *     wait finds again) -> HOLD (the map, open) -> RESCAN (each path, side by side: is it still this disk? rescan, ask again, compare the sizes) -> RESIZE (the
  *     map, proven by sysfs)
  *
  * The map is held open because multipathd refuses a map whose paths have different sizes: reconfigured
@@ -16,6 +16,7 @@
 
 #include "error.h"
 #include "identity.h"
+#include "lock.h"
 #include "map.h"
 #include "request.h"
 #include "scsi.h"
@@ -48,7 +49,14 @@
 
 enum { HOLDERS_MAX = 8, UUID_SIZE = 129, MEMBERS_MAX = 1024 };
 
-enum extend_step { EXTEND_FIND, EXTEND_HOLD, EXTEND_RESCAN, EXTEND_RESIZE, EXTEND_DONE };
+enum extend_step {
+    EXTEND_FIND,
+    EXTEND_LOCK,
+    EXTEND_HOLD,
+    EXTEND_RESCAN,
+    EXTEND_RESIZE,
+    EXTEND_DONE
+};
 
 struct extend;
 
@@ -79,6 +87,8 @@ struct extend {
     uint64_t old_bytes, new_bytes;
     size_t path_count;
     struct extend_path *paths;
+    struct mp_lock lock;        /* of the map's WWID, until nothing runs any more */
+    bool waited;                /* for the lock */
     int map_fd;                 /* keeps the map from being removed; -1 */
     struct mp_job *map_job;     /* holding or resizing */
     unsigned jobs;              /* not yet back, ours or abandoned: they point to us */
@@ -93,6 +103,7 @@ struct extend {
 };
 
 static void decide(struct extend *extend);
+static void unlock(struct extend *extend);
 static void let_go(struct extend *extend);
 
 static uint64_t since_begin(const struct extend *extend)
@@ -176,7 +187,14 @@ static void finish(struct extend *extend)
     let_go(extend);
     if (extend->operation.error.code == 0)
         fill_result(extend);
+    unlock(extend);
     mp_operation_deliver(&extend->operation);
+}
+
+static void unlock(struct extend *extend)
+{
+    if (extend->step == EXTEND_DONE && extend->jobs == 0)
+        mp_lock_release(&extend->lock);
 }
 
 static void fail(struct extend *extend, const struct manypath_error *error)
@@ -254,6 +272,7 @@ static void job_done(struct mp_job *base)
         job->map_fd = -1;
         let_go(job->extend);
     }
+    unlock(job->extend);
     job_drop(base);
 }
 
@@ -988,29 +1007,74 @@ static int find(struct extend *extend, const struct mp_session *sessions, size_t
     return 0;
 }
 
+static int find_all(struct extend *extend, struct manypath_error *err)
+{
+    struct mp_session *sessions = NULL;
+    size_t count = 0;
+    int result = mp_sysfs_sessions(extend->operation.handle->host->sysfs_root, &sessions, &count);
+
+    if (result < 0)
+        return mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, result,
+                        "cannot read the iSCSI sessions from sysfs: errno %d", -result);
+    result = find(extend, sessions, count, err);
+    free(sessions);
+    return result;
+}
+
+/* ---- LOCK ---- */
+
+/* While another process worked on the volume, its paths may have changed, or the map gone. */
+static int find_again(struct extend *extend, struct manypath_error *err)
+{
+    char uuid[UUID_SIZE];
+
+    memcpy(uuid, extend->uuid, sizeof uuid);
+    extend->uuid[0] = '\0';
+    extend->path_count = 0;
+    mp_warnings_free(extend->warnings.count, extend->warnings.texts);
+    extend->warnings = (struct mp_warnings){0};
+    int result = find_all(extend, err);
+
+    if (result == 0 && strcmp(uuid, extend->uuid) != 0)
+        result = mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_PREPARE, ENOENT,
+                          "the map %s was removed just now; attach the volume again", uuid);
+    return result;
+}
+
+static void locked(struct mp_lock *lock, const struct manypath_error *error)
+{
+    struct extend *extend = (struct extend *)((char *)lock - offsetof(struct extend, lock));
+    struct manypath_error again = *error;
+
+    if (error->code == 0 && extend->waited)
+        find_again(extend, &again);
+    if (again.code != 0)
+        fail(extend, &again);
+    else
+        step_hold(extend);
+}
+
+static void step_lock(struct extend *extend)
+{
+    extend->step = EXTEND_LOCK;
+    mp_lock_name_wwid(&extend->lock, extend->wwid);
+    extend->lock.done = locked;
+    mp_lock_acquire(extend->operation.handle, &extend->lock, true);
+    extend->waited = true;
+}
+
 static void extend_begin(struct manypath_operation *operation)
 {
     struct extend *extend = (struct extend *)operation;
-    struct mp_session *sessions = NULL;
     struct manypath_error error;
-    size_t count = 0;
-    int result = mp_sysfs_sessions(operation->handle->host->sysfs_root, &sessions, &count);
 
     extend->times.queue_ns = operation->begin_ns - operation->submit_ns;
-    if (result < 0)
-        result = mp_error(&error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, result,
-                          "cannot read the iSCSI sessions from sysfs: errno %d", -result);
-    else
-        result = find(extend, sessions, count, &error);
-    free(sessions);
-    if (result < 0) {
+    if (find_all(extend, &error) < 0)
         fail(extend, &error);
-        return;
-    }
-    if (has_map(extend))
-        step_hold(extend);
+    else if (has_map(extend))
+        step_lock(extend);
     else
-        step_rescan(extend);
+        step_rescan(extend); /* takes nothing away and makes nothing */
 }
 
 /* ---- cancelling, freeing ---- */
@@ -1031,6 +1095,11 @@ static void extend_cancel(struct manypath_operation *operation, int code)
     struct extend *extend = (struct extend *)operation;
     struct manypath_error error;
 
+    if (extend->step == EXTEND_LOCK) {
+        mp_lock_busy(&extend->lock, code, MANYPATH_PHASE_PREPARE, &error);
+        fail(extend, &error);
+        return;
+    }
     mp_error(&error, code, steps[extend->step].phase, 0, "%s: %s; the same call goes on from there",
              code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the extend was cancelled",
              steps[extend->step].state);
@@ -1050,6 +1119,7 @@ static void extend_free(struct manypath_operation *operation)
     mp_warnings_free(extend->warnings.count, extend->warnings.texts);
     free(extend->operation.targets);
     free(extend->paths);
+    mp_lock_release(&extend->lock);
     free(extend);
 }
 

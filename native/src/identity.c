@@ -54,6 +54,15 @@ __attribute__((weak)) bool mp_identity_check(int fd, dev_t dev)
     return fstat(fd, &status) == 0 && S_ISBLK(status.st_mode) && status.st_rdev == dev;
 }
 
+void mp_identity_close(int *fd)
+{
+    if (*fd < 0)
+        return;
+    flock(*fd, LOCK_UN);
+    close(*fd);
+    *fd = -1;
+}
+
 static int open_and_read(const struct mp_host *host, const char *name, dev_t dev, bool lock,
                          struct mp_identity *ret_identity, int *ret_fd, struct manypath_error *err)
 {
@@ -77,7 +86,7 @@ static int open_and_read(const struct mp_host *host, const char *name, dev_t dev
     if (result == 0)
         result = read_identity(fd, name, ret_identity, err);
     if (result < 0)
-        close(fd);
+        mp_identity_close(&fd);
     else
         *ret_fd = fd;
     return result;
@@ -95,7 +104,6 @@ int mp_identity_read(const struct mp_host *host, const char *name, dev_t dev,
     int fd = -1;
     int result = open_and_read(host, name, dev, false, ret_identity, &fd, err);
 
-    if (fd >= 0)
-        close(fd);
+    mp_identity_close(&fd);
     return result;
 }

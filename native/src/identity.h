@@ -26,6 +26,10 @@ int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,
 int mp_identity_read(const struct mp_host *host, const char *name, dev_t dev,
                      struct mp_identity *ret_identity, struct manypath_error *err);
 
+/* Closes what mp_identity_open() opened, and lets go of the lock, which a child that the host program
+ * forked meanwhile would keep; *fd becomes -1. */
+void mp_identity_close(int *fd);
+
 /* The open descriptor is this block device. Weak: a test may answer instead. */
 bool mp_identity_check(int fd, dev_t dev);
 

@@ -142,7 +142,7 @@ static int check_foreign_member(const struct mp_host *host, dev_t dev, const cha
     }
     if (result < 0)
         return result;
-    close(fd);
+    mp_identity_close(&fd);
     if (strcmp(identity.wwid, wwid) != 0)
         return mp_error(err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_MAP, 0,
                         "the map for %s has member %s, which is %s; it was not used", wwid, name,
@@ -237,9 +237,7 @@ static int reload_with(int fd, const char *uuid, uint64_t sectors, const struct 
 static void unlock_paths(struct mp_map_path *paths, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (paths[i].fd >= 0)
-            close(paths[i].fd);
-        paths[i].fd = -1;
+        mp_identity_close(&paths[i].fd);
     }
 }
 

@@ -592,6 +592,18 @@ static void look_again(struct mp_session_entry *entry)
     }
 }
 
+/* Another process may have logged in and work with the session: then sharing it is enough. */
+static void still_locking(struct mp_session_entry *entry)
+{
+    struct manypath *handle = entry->sessions->handle;
+    struct mp_session session;
+    int result = look(entry, &session);
+
+    mp_engine_arm(handle, &entry->timer, mp_now_ns() + SETTLE_POLL);
+    if (entry->lock.exclusive && (result == 0 || result == -EAGAIN))
+        mp_lock_acquire(handle, &entry->lock, false);
+}
+
 static void begin_login(struct mp_session_entry *entry, const struct mp_login_terms *terms)
 {
     struct manypath *handle = entry->sessions->handle;
@@ -604,6 +616,7 @@ static void begin_login(struct mp_session_entry *entry, const struct mp_login_te
     mp_engine_unwatch(handle, &entry->portal_check);
     mp_engine_disarm(handle, &entry->timer);
     entry->state = LOCKING;
+    mp_engine_arm(handle, &entry->timer, mp_now_ns() + SETTLE_POLL);
     mp_lock_acquire(handle, &entry->lock, result != 0 && result != -EAGAIN);
 }
 
@@ -866,7 +879,9 @@ static void entry_timer(struct mp_timer *timer)
     struct mp_session_entry *entry =
         (struct mp_session_entry *)((char *)timer - offsetof(struct mp_session_entry, timer));
 
-    if (entry->state == IN_LOGIN)
+    if (entry->state == LOCKING)
+        still_locking(entry);
+    else if (entry->state == IN_LOGIN)
         login_late(entry);
     else if (entry->state == COOLING)
         cooled(entry);

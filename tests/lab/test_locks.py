@@ -1,0 +1,137 @@
+"""Two processes on one target: the session of one never goes because of the other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from lab import Iscsid, Lab
+from lab.blockdev import read_direct
+
+ROUNDS = 20
+RUNTIME = Path("/run/manypath")
+
+WORKER = """
+import json, sys, manypath
+for line in sys.stdin:
+    what, properties = json.loads(line)
+    try:
+        done = getattr(manypath, what)(properties, timeout=60)
+        paths = [str(path.error or path.state) for path in getattr(done, "paths", ())]
+        print(json.dumps([getattr(done, "path", ""), paths, list(done.warnings)]), flush=True)
+    except manypath.ManypathError as error:
+        print(json.dumps(["error", [str(error)], []]), flush=True)
+"""
+
+
+class Worker:
+    """A process that does what it is told, one call after the other."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def begin(self, what: str, properties: dict[str, Any]) -> None:
+        pipe: IO[str] | None = self._process.stdin
+        assert pipe is not None
+        pipe.write(json.dumps([what, properties]) + "\n")
+        pipe.flush()
+
+    def end(self) -> tuple[str, list[str], list[str]]:
+        assert self._process.stdout is not None
+        device, paths, warnings = json.loads(self._process.stdout.readline())
+        return device, paths, warnings
+
+    def call(self, what: str, properties: dict[str, Any]) -> tuple[str, list[str], list[str]]:
+        self.begin(what, properties)
+        return self.end()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def workers() -> Iterator[tuple[Worker, Worker]]:
+    made = Worker(), Worker()
+    yield made
+    for worker in made:
+        worker.kill()
+
+
+def test_attach_while_another_process_detaches(
+    lab: Lab,
+    iscsid: Iscsid,
+    workers: tuple[Worker, Worker],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """The last LUN of a session goes while a new one comes: the logout must not win over it,
+    nor may two logins make two sessions.
+    """
+    volumes = [lab.volume(), lab.volume()]
+    export = lab.export(volumes, lab.portals(2), shape="shared")
+    properties = [export.connection_properties(volume) for volume in volumes]
+    assert workers[0].call("connect", properties[0])[1] == ["active"] * 2
+    kept = 0
+    for number in range(ROUNDS):
+        old, new = number % 2, (number + 1) % 2
+        before = {session.sid for session in lab.snapshot().sessions}
+        workers[old].begin("disconnect", properties[old])
+        workers[new].begin("connect", properties[new])
+        device, paths, warnings = workers[new].end()
+        gone = workers[old].end()
+        assert (paths, warnings) == (["active"] * 2, []), f"round {number}"
+        assert gone[0] != "error", f"round {number}: {gone}"
+        sessions = lab.snapshot().sessions
+        assert [session.state for session in sessions] == ["LOGGED_IN"] * 2, f"round {number}"
+        kept += len(before & {session.sid for session in sessions})
+        assert len(read_direct(device)) == 4096
+    last = ROUNDS % 2
+    assert workers[last].call("disconnect", properties[last])[0] != "error"
+    assert not lab.snapshot().sessions
+    assert not list(RUNTIME.iterdir())
+    record_property("rounds", ROUNDS)
+    record_property("sessions kept", f"{kept} of {2 * ROUNDS}")
+
+
+def test_two_attaches_make_one_session(
+    lab: Lab, iscsid: Iscsid, workers: tuple[Worker, Worker]
+) -> None:
+    volumes = [lab.volume(), lab.volume()]
+    export = lab.export(volumes, lab.portals(2), shape="shared")
+    properties = [export.connection_properties(volume) for volume in volumes]
+    for number in range(ROUNDS // 2):
+        for worker, item in zip(workers, properties, strict=True):
+            worker.begin("connect", item)
+        assert [worker.end()[1] for worker in workers] == [["active"] * 2] * 2, f"round {number}"
+        assert len(lab.snapshot().sessions) == 2, f"round {number}"
+        for worker, item in zip(workers, properties, strict=True):
+            worker.begin("disconnect", item)
+        for worker in workers:
+            done = worker.end()
+            assert done[0] != "error", f"round {number}: {done}"
+        assert not lab.snapshot().sessions, f"round {number}"
+
+
+def test_a_killed_process_leaves_no_lock(
+    lab: Lab, iscsid: Iscsid, workers: tuple[Worker, Worker]
+) -> None:
+    """In the middle of an attach, which has the locks: the same call in another process goes on."""
+    properties = lab.export(lab.volume(), lab.portals(2)).properties
+    for delay in (0.05, 0.2, 0.4):
+        victim = Worker()
+        victim.call("disconnect", properties)  # it runs by now
+        victim.begin("connect", properties)
+        with pytest.raises(subprocess.TimeoutExpired):
+            victim._process.wait(delay)
+        victim.kill()
+        assert workers[0].call("connect", properties)[1] == ["active"] * 2
+        workers[0].call("disconnect", properties)
+        assert not lab.snapshot().sessions
