@@ -25,6 +25,13 @@ cdef dict _PATH_STATES = {
     MANYPATH_PATH_UNUSED: _types.PathState.UNUSED,
 }
 
+cdef dict _FLUSHES = {
+    MANYPATH_FLUSH_UNKNOWN: _types.Flush.UNKNOWN,
+    MANYPATH_FLUSH_DONE: _types.Flush.DONE,
+    MANYPATH_FLUSH_FAILED: _types.Flush.FAILED,
+    MANYPATH_FLUSH_NOT_NEEDED: _types.Flush.NOT_NEEDED,
+}
+
 # RFC 7143 section 12.1.3
 cdef dict _CHAP_ALGORITHMS = {"MD5": 5, "SHA1": 6, "SHA256": 7, "SHA3-256": 8}
 
@@ -45,7 +52,7 @@ cdef class Handle:
     cdef manypath *_handle
     cdef str _dev_root
 
-    def __cinit__(self, *, sysfs_root=None, dev_root=None, iscsid_socket=None,
+    def __cinit__(self, *, sysfs_root=None, dev_root=None, proc_root=None, iscsid_socket=None,
                   iscsid_pidfile=None, layout_dir=None, multipath_dir=None,
                   multipathd_socket=None, multipathd_pidfile=None, initiator_file=None,
                   runtime_dir=None, daemon_uid=0, logins_in_flight=0, worker_threads=0):
@@ -56,7 +63,7 @@ cdef class Handle:
         texts = [None if text is None else _bytes(text)
                  for text in (sysfs_root, dev_root, iscsid_socket, iscsid_pidfile, layout_dir,
                               multipath_dir, multipathd_socket, multipathd_pidfile,
-                              initiator_file, runtime_dir)]
+                              initiator_file, runtime_dir, proc_root)]
         memset(&options, 0, sizeof(options))
         memset(&err, 0, sizeof(err))
         options.sysfs_root = _pointer(texts[0])
@@ -69,6 +76,7 @@ cdef class Handle:
         options.multipathd_pidfile = _pointer(texts[7])
         options.initiator_file = _pointer(texts[8])
         options.runtime_dir = _pointer(texts[9])
+        options.proc_root = _pointer(texts[10])
         options.daemon_uid = daemon_uid
         options.logins_in_flight = logins_in_flight
         options.worker_threads = worker_threads
@@ -121,8 +129,11 @@ cdef class Handle:
             manypath_attachment_free(attachment)
             manypath_paths_free(paths)
 
-    def detach(self, targets, timeout_ms, *, whole_map=False):
-        """Detach the volume that is offered at `targets`; return a Detachment."""
+    def detach(self, targets, timeout_ms, *, whole_map=False, force=False):
+        """Detach the volume that is offered at `targets`; return a Detachment.
+
+        With `force` an error has it as its `detachment`.
+        """
         cdef _Targets array = _Targets(targets, ())
         cdef manypath_detach_request request
         cdef manypath_operation *operation = NULL
@@ -134,6 +145,7 @@ cdef class Handle:
         request.target_count = array.count
         request.timeout_ms = timeout_ms
         request.whole_map = whole_map
+        request.force = force
         with nogil:
             rc = manypath_detach_begin(self._handle, &request, &operation, &err)
         if rc < 0:
@@ -145,7 +157,7 @@ cdef class Handle:
             if interruption is not None:
                 raise interruption
             if rc < 0:
-                raise _error(&err, ())
+                raise _error(&err, (), None if detachment == NULL else _detachment(detachment))
             return _detachment(detachment)
         finally:
             manypath_detachment_free(detachment)
@@ -347,7 +359,7 @@ cdef object _wait(manypath_operation *operation):
                     manypath_operation_cancel(operation)
 
 
-cdef object _error(const manypath_error *err, tuple paths):
+cdef object _error(const manypath_error *err, tuple paths, object detachment=None):
     """The one place where an error of the C library becomes an exception."""
     return errors.CLASS_BY_CODE.get(err.code, errors.ManypathError)(
         _text(err.message),
@@ -358,6 +370,7 @@ cdef object _error(const manypath_error *err, tuple paths):
         portal=_portal(err.address, err.port),
         retryable=err.retryable,
         paths=paths,
+        detachment=detachment,
     )
 
 
@@ -389,11 +402,14 @@ cdef object _attachment(const manypath_attachment *found, str dev_root):
 
 cdef object _detachment(const manypath_detachment *found):
     cdef const manypath_detach_times *times = &found.times
+    cdef size_t index
     return _types.Detachment(
         map_removed=found.map_removed,
+        flush=_FLUSHES[found.flush],
         devices_removed=found.devices_removed,
         sessions_removed=found.sessions_removed,
         sessions_kept=found.sessions_kept,
+        errors=tuple([_error(&found.errors[index], ()) for index in range(found.error_count)]),
         warnings=_texts(found.warnings, found.warning_count),
         timings=_types.DetachTimings(
             queue=_seconds(times.queue_ns),

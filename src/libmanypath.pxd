@@ -28,6 +28,7 @@ cdef extern from "<manypath/manypath.h>" nogil:
     struct manypath_options:
         const char *sysfs_root
         const char *dev_root
+        const char *proc_root
         const char *iscsid_socket
         const char *iscsid_pidfile
         const char *layout_dir
@@ -75,6 +76,7 @@ cdef extern from "<manypath/manypath.h>" nogil:
         size_t target_count
         uint32_t timeout_ms
         c_bool whole_map
+        c_bool force
 
     struct manypath_extend_request:
         const manypath_target *targets
@@ -142,11 +144,19 @@ cdef extern from "<manypath/manypath.h>" nogil:
         uint64_t logout_ns
         uint64_t total_ns
 
+    int MANYPATH_FLUSH_UNKNOWN
+    int MANYPATH_FLUSH_DONE
+    int MANYPATH_FLUSH_FAILED
+    int MANYPATH_FLUSH_NOT_NEEDED
+
     struct manypath_detachment:
         c_bool map_removed
+        int32_t flush
         uint32_t devices_removed
         uint32_t sessions_removed
         uint32_t sessions_kept
+        size_t error_count
+        manypath_error *errors
         size_t warning_count
         char **warnings
         manypath_detach_times times

@@ -235,6 +235,7 @@ void manypath_detachment_free(struct manypath_detachment *detachment)
     if (detachment == NULL)
         return;
     mp_warnings_free(detachment->warning_count, detachment->warnings);
+    free(detachment->errors);
     free(detachment);
 }
 

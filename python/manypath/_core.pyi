@@ -22,6 +22,7 @@ class Handle:
         *,
         sysfs_root: str | None = None,
         dev_root: str | None = None,
+        proc_root: str | None = None,
         iscsid_socket: str | None = None,
         iscsid_pidfile: str | None = None,
         layout_dir: str | None = None,
@@ -45,7 +46,12 @@ class Handle:
         single_path: bool = False,
     ) -> Attachment: ...
     def detach(
-        self, targets: Sequence[Target], timeout_ms: int, *, whole_map: bool = False
+        self,
+        targets: Sequence[Target],
+        timeout_ms: int,
+        *,
+        whole_map: bool = False,
+        force: bool = False,
     ) -> Detachment: ...
     def extend(
         self, targets: Sequence[Target], timeout_ms: int, *, size_bytes: int = 0

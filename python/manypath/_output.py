@@ -40,6 +40,9 @@ def print_error(command: str, error: ManypathError) -> None:
     for path in error.paths:
         outcome = path.state if path.error is None else f"{path.state}: {path.error}"
         print(f"  {path.portal} {path.iqn} LUN {path.lun}: {outcome}", file=sys.stderr)
+    if error.detachment is not None:
+        print(f"  {_removed(error.detachment)}", file=sys.stderr)
+        _print_errors(error.detachment.errors[1:])
 
 
 def show_attachment(attachment: Attachment) -> None:
@@ -93,15 +96,26 @@ def _state_of_map(attachment: Attachment) -> str:
 
 def show_detachment(detachment: Detachment) -> None:
     """Print what is gone."""
-    maps = "the map" if detachment.map_removed else "no map"
-    print(
-        f"removed {maps}, disks: {detachment.devices_removed}, "
-        f"sessions: {detachment.sessions_removed}; "
-        f"sessions kept for other volumes: {detachment.sessions_kept}"
-    )
+    print(_removed(detachment))
     print()
     _print_timings(detachment.timings)
+    _print_errors(detachment.errors)
     _print_warnings(detachment.warnings)
+
+
+def _removed(detachment: Detachment) -> str:
+    maps = "the map" if detachment.map_removed else "no map"
+    return (
+        f"removed {maps}, disks: {detachment.devices_removed}, "
+        f"sessions: {detachment.sessions_removed}; "
+        f"sessions kept for other volumes: {detachment.sessions_kept}; "
+        f"flush: {detachment.flush}"
+    )
+
+
+def _print_errors(errors: Sequence[ManypathError]) -> None:
+    for error in errors:
+        print(f"  {error}", file=sys.stderr)
 
 
 def show_extension(extension: Extension) -> None:

@@ -22,6 +22,15 @@ class PathState(enum.StrEnum):
     UNUSED = "unused"  #: without multipath: an earlier target served
 
 
+class Flush(enum.StrEnum):
+    """What became of the data that was cached for a volume."""
+
+    DONE = "done"  #: everything is on the storage
+    FAILED = "failed"  #: what was not written back before may be lost
+    UNKNOWN = "unknown"  #: it did not end in time, or was not reached
+    NOT_NEEDED = "not_needed"  #: there was neither a map nor a disk
+
+
 class _Record:
     """Turns a dataclass into values that :mod:`json` can write."""
 
@@ -228,10 +237,12 @@ class DetachTimings(_Record):
 class Detachment(_Record):
     """What a detach removed."""
 
-    map_removed: bool  #: false: there was none
+    map_removed: bool  #: false: there was none, or it is still there
+    flush: Flush
     devices_removed: int
     sessions_removed: int
     sessions_kept: int  #: still used by another LUN or operation
+    errors: tuple[ManypathError, ...]  #: in the order in which they happened; none on success
     warnings: tuple[str, ...]
     timings: DetachTimings
 

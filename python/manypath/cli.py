@@ -73,6 +73,16 @@ def _parser() -> argparse.ArgumentParser:
 
     disconnect = commands.add_parser("disconnect", help="detach a volume")
     disconnect.set_defaults(run=_disconnect, show=_output.show_detachment)
+    disconnect.add_argument(
+        "--force",
+        action="store_true",
+        help="go on whatever fails, and give up data that cannot be written back",
+    )
+    disconnect.add_argument(
+        "--ignore-errors",
+        action="store_true",
+        help="with --force: show what failed, and succeed",
+    )
 
     extend = commands.add_parser("extend", help="take the new size of a volume that was extended")
     extend.set_defaults(run=_extend, show=_output.show_extension)
@@ -137,7 +147,12 @@ def _connect(options: argparse.Namespace) -> Attachment:
 
 
 def _disconnect(options: argparse.Namespace) -> Detachment:
-    return operations.disconnect(_load(options.file), timeout=options.timeout)
+    return operations.disconnect(
+        _load(options.file),
+        timeout=options.timeout,
+        force=options.force,
+        ignore_errors=options.ignore_errors,
+    )
 
 
 def _extend(options: argparse.Namespace) -> Extension:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from manypath._types import Path
+    from manypath._types import Detachment, Path
     from manypath.address import Portal
 
 
@@ -50,7 +50,8 @@ class ManypathError(Exception):
     ``phase`` says where the operation was, ``errno`` and ``iscsid_code`` are the answers of the
     kernel and of iscsid where there was one, ``portal`` is the portal concerned, ``retryable`` is
     true if the same call may succeed later without changing anything, and ``paths`` holds the state
-    of each path when an attach failed.
+    of each path when an attach failed. ``detachment`` is what a detach with force did all the same;
+    its ``errors`` are all that went wrong, this one first.
     """
 
     default_code: ClassVar[Code] = Code.SYSTEM
@@ -66,6 +67,7 @@ class ManypathError(Exception):
         portal: Portal | None = None,
         retryable: bool = False,
         paths: tuple[Path, ...] = (),
+        detachment: Detachment | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -76,6 +78,7 @@ class ManypathError(Exception):
         self.portal = portal
         self.retryable = retryable
         self.paths = paths
+        self.detachment = detachment
 
     def __str__(self) -> str:
         return self.message
@@ -85,7 +88,7 @@ class ManypathError(Exception):
         return type(self), (self.message,), self._fields()
 
     def _fields(self) -> dict[str, Any]:
-        names = ("code", "phase", "errno", "iscsid_code", "portal", "retryable", "paths")
+        names = ("code", "phase", "errno", "iscsid_code", "portal", "retryable", "paths", "detachment")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -106,6 +109,7 @@ class ManypathError(Exception):
             "code_name": self.code_name,
             "portal": None if self.portal is None else str(self.portal),
             "paths": [path.as_dict() for path in self.paths],
+            "detachment": None if self.detachment is None else self.detachment.as_dict(),
         }
 
 
@@ -218,7 +222,7 @@ class InUseError(ManypathError):
 
 
 class FlushError(ManypathError):
-    """Cached data could not be written back; nothing was removed."""
+    """Cached data could not be written back; without force nothing was removed."""
 
     default_code = Code.FLUSH
 

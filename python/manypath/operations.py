@@ -9,9 +9,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from manypath import _core, places, properties
-from manypath._types import Detachment, DetachTimings
+from manypath._types import Detachment, DetachTimings, Flush
 from manypath.address import NamedPortal, Portal, parse_portal, shorten
-from manypath.errors import InvalidRequestError, SessionError
+from manypath.errors import InvalidRequestError, ManypathError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,12 +82,22 @@ def disconnect(
     *,
     multipath: bool = True,
     timeout: float = DEFAULT_TIMEOUT,
+    force: bool = False,
+    ignore_errors: bool = False,
 ) -> Detachment:
     """Detach a volume: flush, remove its map and disks, log out of sessions nothing else uses.
 
     Disconnecting what is not connected succeeds. A volume in use is refused, and nothing is removed
     if cached data cannot be written back. Portals need not be reachable, and credentials are not
     needed. ``multipath`` is only a hint: what is there is detached, with a map or without.
+
+    With ``force`` everything is attempted whatever fails, within the timeout; data that cannot be
+    written back is given up. A volume that is in use stays, with its disks and sessions; only if
+    none of its paths works are the disks deleted, and the map goes when it is closed. The first
+    error is raised in the end: its ``detachment`` says what was done, whether the data was flushed,
+    and what else failed. With ``ignore_errors`` too, that detachment is returned instead. Without
+    ``force``, ``ignore_errors`` has no effect, as in os-brick: an error means that the volume is
+    still there, or part of it, and that the same call would go on.
     """
     plan = _plan_of_attached(connection_properties, multipath)
     deadline = places.Deadline(_milliseconds(timeout))
@@ -95,10 +105,18 @@ def disconnect(
     where = places.to_detach(handle, plan, deadline)
     if not where.targets:  # no session, and nobody knows the portals: so it is not connected
         return _nothing_detached(plan.warnings)
-    # What discovery found then is in the map now.
-    detachment = handle.detach(
-        where.targets, deadline.milliseconds(), whole_map=plan.discovery is not None
-    )
+    try:
+        # What discovery found then is in the map now.
+        detachment = handle.detach(
+            where.targets,
+            deadline.milliseconds(),
+            whole_map=plan.discovery is not None,
+            force=force,
+        )
+    except ManypathError as error:
+        if not (force and ignore_errors and error.detachment is not None):
+            raise
+        detachment = error.detachment
     if not plan.warnings:
         return detachment
     return dataclasses.replace(detachment, warnings=plan.warnings + detachment.warnings)
@@ -106,7 +124,7 @@ def disconnect(
 
 def _nothing_detached(warnings: tuple[str, ...]) -> Detachment:
     timings = DetachTimings(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    return Detachment(False, 0, 0, 0, warnings, timings)
+    return Detachment(False, Flush.NOT_NEEDED, 0, 0, 0, (), warnings, timings)
 
 
 def extend(

@@ -5,7 +5,8 @@
  * Conventions
  *  - Functions return 0 on success or a negative enum manypath_code. The optional `err` argument is
  *    filled on failure only, and may be NULL.
- *  - `ret_` arguments are outputs; they are not touched on failure.
+ *  - `ret_` arguments are outputs; they are not touched on failure. Two exceptions tell what was done
+ *    before: ret_paths of an attach, and the detachment of a detach with `force`.
  *  - Strings are NUL-terminated UTF-8 unless a field says otherwise. Input strings and arrays are
  *    copied before a function returns; the caller keeps ownership of them.
  *  - Times are counted on CLOCK_MONOTONIC. Durations in structs are nanoseconds.
@@ -69,7 +70,7 @@ enum manypath_code {
     MANYPATH_E_DEVICE = -5014,           /* the SCSI device did not appear or cannot be read */
     MANYPATH_E_IDENTITY = -5015,         /* paths are not the same disk, or cannot be identified */
     MANYPATH_E_IN_USE = -5016,           /* somebody holds the map or a path */
-    MANYPATH_E_FLUSH = -5017,            /* writing back cached data failed; nothing was removed */
+    MANYPATH_E_FLUSH = -5017,            /* writing back cached data failed */
     MANYPATH_E_NO_MULTIPATH = -5018, /* the kernel has no device-mapper or no multipath target */
     MANYPATH_E_MAP = -5019,          /* a device-mapper call failed */
     MANYPATH_E_LOGOUT = -5020,       /* a session could not be logged out */
@@ -363,9 +364,26 @@ MANYPATH_API int manypath_attach_begin(struct manypath *handle,
                                        struct manypath_operation **ret_operation,
                                        struct manypath_error *err);
 
-/* Begins a detach: refuse if in use, flush, remove the map, delete the SCSI devices, log out
- * sessions that no other LUN uses. Detaching what is not attached succeeds. As
- * manypath_attach_begin(). */
+/*
+ * Begins a detach: refuse if in use, flush, remove the map, delete the SCSI devices, wait until
+ * multipathd has let go of them, log out sessions that no other LUN uses. Detaching what is not
+ * attached succeeds, and the same call goes on where an earlier one stopped. As manypath_attach_begin().
+ *
+ * timeout_ms covers everything: waiting for other operations on the volume, in this process and in
+ * others; up to 5 s for whoever has the device open for a moment; the flush; the removals; the logouts.
+ * When it passes, the operation completes with E_TIMEOUT; a call that is stuck in the kernel goes on
+ * there, and what it flushed is UNKNOWN. Waiting for multipathd takes at most 5 s.
+ *
+ * Without `force` the first failure ends it. Until the map is removed that means that nothing was: a map
+ * or disk in use is E_IN_USE, with its users named; a flush that fails is E_FLUSH with the errno. A map
+ * without a usable path that queues I/O is E_FLUSH too, at once, since its flush would never end.
+ *
+ * With `force` whatever fails is collected, and each step up to the deletion gets half of the time that is
+ * left. When no path of the map is usable its queueing is turned off, so that whoever waits for it gets an
+ * error. A map that is open all the same is never removed, and keeps its disks and sessions: E_IN_USE. But
+ * if none of its paths is usable, its disks are deleted, lest they come back as another volume, and the
+ * map goes when it is closed. If the detach gives up and a map stays, it queues as before.
+ */
 MANYPATH_API int manypath_detach_begin(struct manypath *handle,
                                        const struct manypath_detach_request *request,
                                        struct manypath_operation **ret_operation,
@@ -413,7 +431,8 @@ MANYPATH_API int manypath_attach_finish(struct manypath_operation *operation,
                                         struct manypath_path **ret_paths, size_t *ret_path_count,
                                         struct manypath_error *err);
 
-/* The same for a detach. *ret_detachment is freed with manypath_detachment_free(). */
+/* The same for a detach. *ret_detachment is freed with manypath_detachment_free(). With `force` it is
+ * handed out on failure too: err is the first of its errors. */
 MANYPATH_API int manypath_detach_finish(struct manypath_operation *operation,
                                         struct manypath_detachment **ret_detachment,
                                         struct manypath_error *err);
