@@ -38,13 +38,14 @@ struct mp_host *mp_host_new(const struct manypath_options *options)
         copy_or(options->multipathd_socket, "/org/kernel/linux/storage/multipathd");
     host->multipathd_pidfile = copy_or(options->multipathd_pidfile, "/run/multipathd.pid");
     host->initiator_file = copy_or(options->initiator_file, "/etc/iscsi/initiatorname.iscsi");
+    host->udev_data = copy_or(options->udev_data, "/run/udev/data");
     host->daemon_uid = options->daemon_uid;
     host->logins_in_flight = options->logins_in_flight != 0 ? options->logins_in_flight : 16;
     host->worker_threads = options->worker_threads != 0 ? options->worker_threads : 32;
     if (host->sysfs_root == NULL || host->dev_root == NULL || host->iscsid_socket == NULL ||
         host->iscsid_pidfile == NULL || host->layout_dir == NULL || host->multipath_dir == NULL ||
         host->multipathd_socket == NULL || host->multipathd_pidfile == NULL ||
-        host->initiator_file == NULL) {
+        host->initiator_file == NULL || host->udev_data == NULL) {
         mp_host_release(host);
         return NULL;
     }
@@ -72,6 +73,7 @@ void mp_host_release(struct mp_host *host)
     free(host->multipathd_socket);
     free(host->multipathd_pidfile);
     free(host->initiator_file);
+    free(host->udev_data);
     free(host);
 }
 

@@ -149,6 +149,31 @@ int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadli
                       "multipathd made it again, and its disks are gone", err);
 }
 
+int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
+                   struct manypath_error *err)
+{
+    const char *wwid = strncmp(uuid, "mpath-", 6) == 0 ? uuid + 6 : uuid;
+    char device[MANYPATH_DEVICE_SIZE];
+    char holder[1][MANYPATH_DEVICE_SIZE];
+    size_t holders = 0;
+    struct mp_dm_info info;
+    int fd = mp_host_dm(host);
+
+    if (fd < 0)
+        return mp_map_unusable(fd, err);
+    int result = mp_dm_info(fd, uuid, &info);
+
+    if (result == -ENXIO)
+        return 0;
+    if (result < 0)
+        return mp_map_error(err, MANYPATH_PHASE_UNMAP, result, uuid, "looking up");
+    snprintf(device, sizeof device, "dm-%u", minor(info.dev));
+    if (info.open_count > 0 ||
+        (mp_sysfs_holders(host->sysfs_root, device, holder, 1, &holders) == 0 && holders > 0))
+        return in_use(host, device, info.open_count, NOTHING_REMOVED, err);
+    return remove_map(host, fd, uuid, wwid, device, deadline_ns, deadline_ns, NOTHING_REMOVED, err);
+}
+
 int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
                     struct manypath_error *err)
 {
