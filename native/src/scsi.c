@@ -35,7 +35,14 @@ enum {
     DRIVER_TIMEOUT = 0x06, /* kernel include/scsi/sg.h */
     DRIVER_SENSE = 0x08,
 
-    QUALIFIER_NO_LUN = 3, /* SPC-4 table 174: not capable of supporting a device at this LUN */
+    LUN_NOT_SUPPORTED = 0x25, /* additional sense code, SPC-4 annex F.2 */
+
+    READ_CAPACITY_10 = 0x25, /* SBC-3 5.15 */
+    READ_CAPACITY_10_SIZE = 8,
+    SERVICE_ACTION_IN_16 = 0x9e, /* SBC-3 5.16: READ CAPACITY (16) */
+    READ_CAPACITY_16 = 0x10,
+    READ_CAPACITY_16_SIZE = 32,
+    BLOCK_MAX = 64 * 1024, /* bytes; larger ones are nonsense */
 };
 
 /* Weak so that a test can answer instead of the kernel. */
@@ -75,7 +82,7 @@ int mp_scsi_scan(const char *root, int32_t host, int32_t channel, int32_t target
 }
 
 static int write_device_attribute(const char *root, int32_t host, int32_t channel, int32_t target,
-                                  uint64_t lun, const char *name)
+                                  uint64_t lun, const char *name, const char *text)
 {
     char path[PATH_MAX];
     int length =
@@ -85,7 +92,7 @@ static int write_device_attribute(const char *root, int32_t host, int32_t channe
 
     if (length < 0 || (size_t)length >= sizeof path)
         return -ENAMETOOLONG;
-    int r = write_attribute(path, "1");
+    int r = write_attribute(path, text);
 
     /* somebody else's delete is under way (kernel scsi_sysfs.c sdev_store_delete) */
     return r == -ENODEV || r == -ENXIO ? -ENOENT : r;
@@ -93,12 +100,27 @@ static int write_device_attribute(const char *root, int32_t host, int32_t channe
 
 int mp_scsi_delete(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
 {
-    return write_device_attribute(root, host, channel, target, lun, "delete");
+    return write_device_attribute(root, host, channel, target, lun, "delete", "1");
 }
 
 int mp_scsi_rescan(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
 {
-    return write_device_attribute(root, host, channel, target, lun, "rescan");
+    return write_device_attribute(root, host, channel, target, lun, "rescan", "1");
+}
+
+int mp_scsi_offline(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
+{
+    return write_device_attribute(root, host, channel, target, lun, "state", "offline");
+}
+
+int mp_scsi_announce(const char *root, const char *name)
+{
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof path, "%s/block/%s/uevent", root, name);
+
+    if (length < 0 || (size_t)length >= sizeof path)
+        return -ENAMETOOLONG;
+    return write_attribute(path, "change");
 }
 
 int mp_scsi_size(int fd, uint64_t *ret_bytes)
@@ -129,6 +151,15 @@ static unsigned sense_key(const uint8_t *sense, size_t length)
     }
 }
 
+/* The additional sense code; 0: none. */
+static unsigned additional_sense(const uint8_t *sense, size_t length)
+{
+    bool descriptor = length > 0 && (sense[0] & 0x7f) >= 0x72;
+    size_t at = descriptor ? 2 : 12;
+
+    return length > at ? sense[at] : 0;
+}
+
 /* What became of a command: 0, -EAGAIN after UNIT ATTENTION, or an error of mp_scsi_vpd(). */
 static int command_result(const struct sg_io_hdr *io, const uint8_t *sense)
 {
@@ -146,7 +177,7 @@ static int command_result(const struct sg_io_hdr *io, const uint8_t *sense)
     case SENSE_RECOVERED:
         return 0;
     case SENSE_ILLEGAL_REQUEST:
-        return -EOPNOTSUPP;
+        return additional_sense(sense, sense_length) == LUN_NOT_SUPPORTED ? -ENODEV : -EOPNOTSUPP;
     case SENSE_UNIT_ATTENTION:
         return -EAGAIN;
     default:
@@ -154,15 +185,15 @@ static int command_result(const struct sg_io_hdr *io, const uint8_t *sense)
     }
 }
 
-static int inquire_once(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
-                        size_t *ret_received)
+/* A command that brings data. -EAGAIN after UNIT ATTENTION. */
+static int command_once(int fd, uint8_t *command, uint8_t command_size, uint8_t *buffer,
+                        size_t size, unsigned timeout_ms, size_t *ret_received)
 {
     uint8_t sense[SENSE_SIZE] = {0};
-    uint8_t command[6] = {INQUIRY, INQUIRY_EVPD, page, (uint8_t)(size >> 8), (uint8_t)size, 0};
     struct sg_io_hdr io = {
         .interface_id = 'S',
         .dxfer_direction = SG_DXFER_FROM_DEV,
-        .cmd_len = sizeof command,
+        .cmd_len = command_size,
         .mx_sb_len = sizeof sense,
         .dxfer_len = (unsigned)size,
         .dxferp = buffer,
@@ -184,20 +215,29 @@ static int inquire_once(int fd, uint8_t page, uint8_t *buffer, size_t size, unsi
     return 0;
 }
 
+static int command(int fd, uint8_t *bytes, uint8_t length, uint8_t *buffer, size_t size,
+                   unsigned timeout_ms, size_t *ret_received)
+{
+    int r = -EAGAIN;
+
+    for (int attempt = 0; r == -EAGAIN && attempt < ATTEMPTS_MAX; attempt++)
+        r = command_once(fd, bytes, length, buffer, size, timeout_ms, ret_received);
+    return r == -EAGAIN ? -EIO : r;
+}
+
 /* One page, one allocation length. *ret_length is what the page says, *ret_received what came. */
 static int inquire(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
                    size_t *ret_length, size_t *ret_received)
 {
+    uint8_t inquiry[6] = {INQUIRY, INQUIRY_EVPD, page, (uint8_t)(size >> 8), (uint8_t)size, 0};
     size_t received = 0;
-    int r = -EAGAIN;
+    int r = command(fd, inquiry, sizeof inquiry, buffer, size, timeout_ms, &received);
 
-    for (int attempt = 0; r == -EAGAIN && attempt < ATTEMPTS_MAX; attempt++)
-        r = inquire_once(fd, page, buffer, size, timeout_ms, &received);
     if (r < 0)
-        return r == -EAGAIN ? -EIO : r;
+        return r;
     if (received < VPD_HEADER_SIZE)
         return -EPROTO;
-    if (buffer[0] >> 5 == QUALIFIER_NO_LUN)
+    if (buffer[0] >> 5 != 0) /* SPC-4 table 174: no device is connected at this LUN */
         return -ENODEV;
     if (buffer[1] != page)
         return -EPROTO;
@@ -225,5 +265,43 @@ int mp_scsi_vpd(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned tim
     if (r < 0)
         return r;
     *ret_length = length < received ? length : received;
+    return 0;
+}
+
+static uint64_t big_endian(const uint8_t *bytes, size_t count)
+{
+    uint64_t value = 0;
+
+    for (size_t i = 0; i < count; i++)
+        value = value << 8 | bytes[i];
+    return value;
+}
+
+int mp_scsi_capacity(int fd, unsigned timeout_ms, uint64_t *ret_bytes)
+{
+    uint8_t ten[10] = {READ_CAPACITY_10};
+    uint8_t sixteen[16] = {SERVICE_ACTION_IN_16, READ_CAPACITY_16, [13] = READ_CAPACITY_16_SIZE};
+    uint8_t data[READ_CAPACITY_16_SIZE];
+    size_t received = 0;
+    uint64_t last, block;
+    int r = command(fd, sixteen, sizeof sixteen, data, sizeof data, timeout_ms, &received);
+
+    if (r == -EOPNOTSUPP) { /* an old target */
+        r = command(fd, ten, sizeof ten, data, READ_CAPACITY_10_SIZE, timeout_ms, &received);
+        if (r == 0 && received < READ_CAPACITY_10_SIZE)
+            r = -EPROTO;
+        last = big_endian(data, 4);
+        block = big_endian(data + 4, 4);
+    } else {
+        if (r == 0 && received < 12)
+            r = -EPROTO;
+        last = big_endian(data, 8);
+        block = big_endian(data + 8, 4);
+    }
+    if (r < 0)
+        return r;
+    if (block == 0 || block > BLOCK_MAX || last >= UINT64_MAX / BLOCK_MAX)
+        return -EPROTO;
+    *ret_bytes = (last + 1) * block;
     return 0;
 }

@@ -151,6 +151,7 @@ struct manypath_options {
     const char *multipathd_pidfile; /* "/run/multipathd.pid" */
     const char *initiator_file;     /* "/etc/iscsi/initiatorname.iscsi" */
     const char *runtime_dir;        /* "/run/manypath": lock files; made if missing, mode 0700 */
+    const char *udev_data;          /* "/run/udev/data" */
     uint32_t daemon_uid;            /* uid that must own iscsid's and multipathd's sockets, 0 */
     uint32_t logins_in_flight;      /* 16; at most 32 (iscsid's listen backlog) */
     uint32_t worker_threads;        /* 32: most threads for calls that block in the kernel */
@@ -219,6 +220,11 @@ struct manypath_attach_request {
     uint32_t min_paths;               /* usable paths wanted before success, 0 means 1 */
     const struct manypath_chap *chap; /* for every target, or NULL: no authentication */
     bool single_path; /* no map: targets are tried in order, the first usable one is the volume */
+    /* Who the volume must be; NULL: not checked. A path that is another disk is kept out. */
+    const char
+        *wwid; /* as multipathd has it, "3600..."; also "naa.600..." and "eui.00..."; the case
+                           of hexadecimal digits does not matter */
+    const char *serial; /* of VPD page 0x80; blanks around it do not matter */
 };
 
 struct manypath_detach_request {
