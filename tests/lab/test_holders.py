@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -62,7 +63,10 @@ def told(error: InUseError) -> str:
 
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_a_path_that_somebody_holds(lab: Lab, iscsid: Iscsid, holder: str) -> None:
-    """One of two disks is another's: no map is made, no single path handed out, no disk deleted."""
+    """One of two disks is another's: no map is made, no disk deleted. As the single path that it
+    was attached as it is handed out again, with a warning, to whom a file system on it belongs; a
+    device on top of it is nobody's who asks for the disk.
+    """
     hold, words = HOLDERS[holder]
     properties = lab.export(lab.volume(SIZE), lab.portals(2)).properties
     disk = device_path(attach(properties, multipath=False).device)
@@ -70,15 +74,18 @@ def test_a_path_that_somebody_holds(lab: Lab, iscsid: Iscsid, holder: str) -> No
     with hold(disk):
         data = read_direct(disk, length=1 << 20)
         before = lab.snapshot()
-        for multipath in (True, False):
+        refusals: list[Callable[..., object]] = [manypath.connect, manypath.disconnect]
+        if holder in ("file system", "swap"):
+            (warning,) = attach(properties, multipath=False).warnings
+            assert disk.name in warning
+        else:
+            refusals.append(functools.partial(manypath.connect, multipath=False))
+        for refused in refusals:
             with pytest.raises(InUseError) as caught:
-                manypath.connect(properties, multipath=multipath, timeout=TIMEOUT)
-            assert all(word in told(caught.value) for word in [disk.name, *words]), caught.value
+                refused(properties, timeout=TIMEOUT)
+            text = told(caught.value)
+            assert [word for word in [disk.name, *words] if word not in text] == [], text
             assert_untouched(lab, before)
-        with pytest.raises(InUseError) as caught:
-            manypath.disconnect(properties, timeout=TIMEOUT)
-        assert all(word in told(caught.value) for word in [disk.name, *words]), caught.value
-        assert_untouched(lab, before)
         assert read_direct(disk, length=1 << 20) == data
     assert len(attach(properties).paths) == 2
     assert_detached(lab, properties)
@@ -98,7 +105,8 @@ def test_a_map_that_somebody_holds(
         before = lab.snapshot()
         with pytest.raises(InUseError) as caught:
             manypath.disconnect(properties, timeout=TIMEOUT)
-        assert all(word in str(caught.value) for word in [attachment.device, *words])
+        text = str(caught.value)
+        assert [word for word in [attachment.device, *words] if word not in text] == [], text
         assert_untouched(lab, before)
     assert_detached(lab, properties)
 
@@ -114,7 +122,8 @@ def test_a_partition_of_a_path(lab: Lab, iscsid: Iscsid) -> None:
     lab.settle()
     with mounted(part, MOUNT_POINT):
         before = lab.snapshot()
-        for operation in (manypath.connect, manypath.disconnect):
+        refusals: list[Callable[..., object]] = [manypath.connect, manypath.disconnect]
+        for operation in refusals:
             with pytest.raises(InUseError) as caught:
                 operation(properties, timeout=TIMEOUT)
             assert str(MOUNT_POINT) in told(caught.value)

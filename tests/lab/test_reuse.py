@@ -94,7 +94,7 @@ def leave(lab: Lab, properties: dict[str, Any], remains: Remains) -> str:
 
 def set_offline(lab: Lab) -> None:
     for device in lab.snapshot().devices:
-        Path(f"/sys/block/{device.name}/device/state").write_text("offline")
+        Path(f"/sys/block/{device.name}/device/state").write_text("offline\n")
 
 
 @contextmanager
@@ -135,6 +135,7 @@ def swap(export: Export, volume: Volume, count: int = PATHS) -> None:
 
 def assert_is(attachment: manypath.Attachment, new: Volume, old: Volume) -> None:
     """The device, and each path of it, is the new volume and shows it; writes go there alone."""
+    untouched = is_untouched(old)
     both = [new, old]
     active = [path for path in attachment.paths if path.state is PathState.ACTIVE]
     assert active
@@ -149,7 +150,8 @@ def assert_is(attachment: manypath.Attachment, new: Volume, old: Volume) -> None
         file.seek(2 * MIB)
         assert file.read(len(data)) == data
     write_direct(attachment.path, bytes(len(data)), offset=2 * MIB)
-    assert is_untouched(new) and is_untouched(old)
+    assert is_untouched(new)
+    assert is_untouched(old) == untouched
 
 
 def assert_only_map(lab: Lab, volume: Volume) -> None:
