@@ -3,7 +3,7 @@
  * Waiting for a lock that other processes and other handles honour (lockfile.h), on the engine's loop.
  *
  * The order that keeps everybody from waiting in a circle: a session's lock before a WWID's. Whoever has
- * a WWID's lock asks for no session's, and for no other WWID's. Whoever has a session's lock shared lets
+ * a WWID's lock asks for no session's, and for another WWID's only in the order of their names. Whoever has a session's lock shared lets
  * go of it before wanting it exclusively.
  */
 #ifndef MP_LOCK_H

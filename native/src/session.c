@@ -37,6 +37,11 @@
 
 /* How often a logout that waits for another process looks whether the session has disks by now. */
 #define PARTING_CHECK (100 * MS)
+/* The kernel deletes a disk before its SCSI target, and tells of neither; a logout meanwhile makes it
+ * remove the target twice (a warning in sysfs_remove_group() of Linux 6.1). This is how long the process
+ * that deletes gets for the rest of it. */
+#define REAP_CHECK (10 * MS)
+#define REAP_LIMIT (1000 * MS)
 /* How long it waits if nobody says. */
 #define PARTING_LIMIT (10000 * MS)
 
@@ -74,7 +79,7 @@ struct mp_session_entry {
     bool checked;        /* once per login: a portal that accepts is not asked again and again */
     uint64_t cooling_ns; /* how long it cooled the last time */
     uint64_t login_begin_ns, login_end_ns;
-    uint64_t settle_until_ns, parting_until_ns;
+    uint64_t settle_until_ns, parting_until_ns, reap_until_ns;
     int32_t logout_code;
 };
 
@@ -782,6 +787,13 @@ static void part(struct mp_session_entry *entry)
         logout_over(entry, NULL);
         return;
     }
+    if (entry->reap_until_ns == 0)
+        entry->reap_until_ns = mp_now_ns() + REAP_LIMIT;
+    if (mp_now_ns() < entry->reap_until_ns &&
+        mp_sysfs_session_has_targets(handle->host->sysfs_root, session.host, session.sid)) {
+        mp_engine_arm(handle, &entry->timer, mp_now_ns() + REAP_CHECK);
+        return;
+    }
     entry->sid = session.sid;
     entry->state = IN_LOGOUT;
     entry->exchange = mp_client_logout(handle->client, session.sid, logout_answered, entry);
@@ -802,6 +814,10 @@ static void still_parting(struct mp_session_entry *entry)
     struct manypath_error busy, error;
     struct mp_session session;
 
+    if (entry->lock.state == MP_LOCK_HELD) {
+        part(entry);
+        return;
+    }
     if (!find_idle(entry, &session)) {
         logout_over(entry, NULL);
     } else if (mp_now_ns() < entry->parting_until_ns) {
@@ -825,9 +841,10 @@ static void begin_logout(struct mp_session_entry *entry)
         entry->parting_until_ns = wait->until_ns;
     if (entry->parting_until_ns == 0)
         entry->parting_until_ns = mp_now_ns() + PARTING_LIMIT;
+    entry->reap_until_ns = 0;
     entry->state = PARTING;
     mp_lock_acquire(entry->sessions->handle, &entry->lock, true);
-    if (entry->state == PARTING)
+    if (entry->state == PARTING && entry->lock.state == MP_LOCK_WAITING)
         still_parting(entry);
 }
 

@@ -640,6 +640,21 @@ int mp_sysfs_session_disks(const char *root, int32_t host, int32_t sid, struct m
     return 0;
 }
 
+bool mp_sysfs_session_has_targets(const char *root, int32_t host, int32_t sid)
+{
+    const char *name = "";
+    DIR *dir = NULL;
+    bool found = false;
+    int32_t channel, target;
+
+    if (open_session_dir(root, sid, &dir) < 0)
+        return false;
+    while (!found && next_name(dir, &name) > 0)
+        found = parse_target_name(name, host, &channel, &target);
+    closedir(dir);
+    return found;
+}
+
 /* ---- block devices ---- */
 
 static bool is_block_name(const char *name)

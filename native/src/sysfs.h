@@ -64,6 +64,9 @@ int mp_sysfs_find_disk(const char *root, int32_t host, int32_t sid, uint64_t lun
 int mp_sysfs_session_disks(const char *root, int32_t host, int32_t sid, struct mp_disk **ret_disks,
                            size_t *ret_count);
 
+/* The session has a SCSI target, which goes a moment after its last device. False if it is unreadable. */
+bool mp_sysfs_session_has_targets(const char *root, int32_t host, int32_t sid);
+
 /* Names ("dm-3", "md0") that hold a block device, from /sys/block/NAME/holders; at most `max`, rest
  * counted. Partitions' holders count as the disk's. */
 int mp_sysfs_holders(const char *root, const char *name, char (*ret_names)[MANYPATH_DEVICE_SIZE],

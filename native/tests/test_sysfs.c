@@ -348,6 +348,12 @@ TEST(session_disks)
     add_session(3, 12, TCP, IQN "\n", "LOGGED_IN\n");
     CHECK_EQ(mp_sysfs_session_disks(tree_root, 12, 3, &disks, &count), 0);
     CHECK(disks == NULL && count == 0);
+    CHECK(!mp_sysfs_session_has_targets(tree_root, 12, 3));
+    tree_dir(tree_path("%s/target13:0:0", session_path));
+    CHECK(!mp_sysfs_session_has_targets(tree_root, 12, 3));
+    tree_dir(tree_path("%s/target12:0:0", session_path)); /* its last disk is gone already */
+    CHECK(mp_sysfs_session_has_targets(tree_root, 12, 3));
+    CHECK(!mp_sysfs_session_has_targets(tree_root, 12, 4));
     add_device(12, 0, 1, 0, "running\n");
     add_device(12, 0, 0, 16684, "running\n");
     add_block(12, 16684, "sdc", "8:32\n", "16\n");

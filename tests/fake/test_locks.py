@@ -155,6 +155,23 @@ def test_logout_does_not_wait_for_ever(host: FakeHost, hold: Hold) -> None:
     assert not host.iscsid.of(LOGOUT)
 
 
+def test_logout_waits_for_the_target_to_go(host: FakeHost) -> None:
+    """Another process deleted the last disk, and the kernel is not through with its target yet."""
+    host.export()
+    targets = host.targets(1)
+    host.handle.attach(targets).finish()
+    (session,) = host.sessions.values()
+    busy = session.folder / f"target{session.host}:0:0" / "busy"
+    busy.touch()
+    detach = host.handle.detach(targets)
+    assert not detach.wait(0.2)
+    assert not host.iscsid.of(LOGOUT)
+    busy.unlink()
+    busy.parent.rmdir()
+    with at_most(0.5):
+        assert detach.finish().sessions_removed == 1
+
+
 def test_a_killed_holder_is_not_waited_for(host: FakeHost, hold: Hold) -> None:
     host.export()
     (target,) = host.targets(1)
