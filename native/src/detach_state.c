@@ -89,6 +89,8 @@ struct mp_detach_job *mp_detach_job_new(struct mp_detach *detach, void (*run)(st
     job->finished = finished;
     job->options.force = detach->force;
     job->deadline_ns = mp_detach_step_deadline(detach);
+    if (detach->force && job->deadline_ns > mp_now_ns())
+        job->deadline_ns -= (job->deadline_ns - mp_now_ns()) / 4; /* to answer within its step */
     return job;
 }
 

@@ -50,6 +50,7 @@ int mp_paths_forget(const struct mp_host *host, char (*names)[MANYPATH_DEVICE_SI
                     uint64_t deadline_ns)
 {
     uint64_t ask_ns = mp_now_ns() + MP_MAP_ASK_AFTER;
+    bool known = false;
 
     for (;;) {
         char *reply = NULL;
@@ -59,11 +60,14 @@ int mp_paths_forget(const struct mp_host *host, char (*names)[MANYPATH_DEVICE_SI
         int result = mp_multipathd_command(host->multipathd_socket, host->daemon_uid,
                                            "show paths raw format \"%d\"", deadline_ns, &reply);
 
+        if (result == -ETIMEDOUT && known)
+            return (int)count;
         if (result < 0)
             return result == -ECONNREFUSED ? 0 : result;
         /* "timeout": it is busy, and nothing is known */
         if (mp_multipathd_reply_errno(reply) != -EAGAIN)
             count = still_listed(host, reply, names, count);
+        known = true;
         free(reply);
         if (mp_now_ns() >= ask_ns) {
             for (size_t i = 0; i < count; i++)

@@ -214,32 +214,33 @@ static bool may_stop_queueing(const struct unmap *unmap)
            (unmap->options->force || unmap->info.open_count == 0);
 }
 
-/* The map stays: as it was, unless nobody may wait for its paths any more. */
+/* The map stays. With force it goes at least when it is closed, if it is of no use any more. */
 static int give_up(struct unmap *unmap)
 {
-    struct manypath_error *err = unmap->err;
-
-    if (unmap->options->force && unmap->health.dead) {
-        int result = mp_dm_remove_deferred(unmap->fd, unmap->uuid, MP_MAP_UDEV_FLAGS);
-
-        unmap->result->deferred = result == 0;
-        if (result == 0)
-            unmap->outcome = "it has no path any more, and goes when it is closed";
-        if (result == 0)
-            return in_use(unmap);
+    if (unmap->options->force && unmap->health.dead &&
+        mp_dm_remove_deferred(unmap->fd, unmap->uuid, MP_MAP_UDEV_FLAGS) == 0) {
+        unmap->result->deferred = true;
+        unmap->outcome = "it has no path any more, and goes when it is closed";
     }
-    in_use(unmap);
-    if (unmap->stopped_queueing &&
-        mp_queueing_restore(unmap->host, unmap->fd, unmap->uuid, unmap->device,
-                            unmap->deadline_ns) < 0 &&
-        err != NULL) {
-        struct manypath_error first = *err;
+    return in_use(unmap);
+}
 
-        mp_error(err, first.code, first.phase, first.sys_errno,
-                 "%.400s; its queueing is still off: restore it with multipathd restorequeueing",
-                 first.message);
-    }
-    return MANYPATH_E_IN_USE;
+/* After a failure, beyond the deadline if need be: it must not stay off. */
+static void restore_queueing(struct unmap *unmap)
+{
+    struct manypath_error first = {0};
+
+    if (!unmap->stopped_queueing || unmap->result->deferred)
+        return;
+    int result = mp_queueing_restore(unmap->host, unmap->fd, unmap->uuid, unmap->device,
+                                     mp_now_ns() + MP_MAP_ASK_AFTER);
+
+    if (result == 0 || result == -ENXIO || unmap->err == NULL)
+        return;
+    first = *unmap->err;
+    mp_error(unmap->err, first.code, first.phase, first.sys_errno,
+             "%.400s; its queueing is still off (errno %d): dmsetup message %s 0 queue_if_no_path",
+             first.message, -result, unmap->device);
 }
 
 static int remove_map(struct unmap *unmap)
@@ -295,6 +296,8 @@ int mp_map_remove(struct mp_host *host, const char *uuid, const struct mp_unmap_
         return code;
     if (code == 0)
         code = remove_map(&unmap);
+    if (code < 0)
+        restore_queueing(&unmap);
     free(unmap.parts);
     return code;
 }

@@ -88,7 +88,16 @@ class ManypathError(Exception):
         return type(self), (self.message,), self._fields()
 
     def _fields(self) -> dict[str, Any]:
-        names = ("code", "phase", "errno", "iscsid_code", "portal", "retryable", "paths", "detachment")
+        names = (
+            "code",
+            "phase",
+            "errno",
+            "iscsid_code",
+            "portal",
+            "retryable",
+            "paths",
+            "detachment",
+        )
         return {name: getattr(self, name) for name in names}
 
     @property

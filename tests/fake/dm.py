@@ -20,6 +20,7 @@ SPEC = struct.Struct("=Q Q i I 16s")
 VERSION, LIST_DEVICES, CREATE, REMOVE, SUSPEND, STATUS = 0, 2, 3, 4, 6, 7
 LOAD, DEPS, TABLE_STATUS, MESSAGE, TARGET_VERSION = 9, 11, 12, 14, 17
 
+F_DEFERRED = 1 << 17
 F_READONLY, F_SUSPEND, F_STATUS_TABLE, F_ACTIVE, F_INACTIVE, F_BUFFER_FULL = 1, 2, 16, 32, 64, 256
 
 NAMES = {
@@ -61,6 +62,8 @@ class Map:
     suspended: bool = False
     open_count: int = 0
     failed: set[Dev] = field(default_factory=set)
+    deferred: bool = False
+    below: Map | None = None  # a partition map's
 
     @property
     def device(self) -> str:
@@ -114,6 +117,30 @@ class FakeDm:
         self._load(made, Table(kind, params, sectors))
         self._swap(made)
         return made
+
+    def make_part(self, below: Map, number: int) -> Map:
+        """A partition map as kpartx makes it: it has the map below open."""
+        made = self._create(f"{below.name}-part{number}", f"part{number}-{below.uuid}")
+        made.active = Table("linear", f"{MAJOR}:{below.minor} 2048", 8)
+        made.below = below
+        below.open_count += 1
+        self.host.map_holds(made, below)
+        return made
+
+    def queue(self, found: Map, on: bool) -> None:
+        """The multipath table's feature queue_if_no_path."""
+        assert found.active is not None
+        rest = found.active.params.removeprefix("1 queue_if_no_path").removeprefix("0")
+        found.active.params = ("1 queue_if_no_path" if on else "0") + rest
+
+    def queues(self, found: Map) -> bool:
+        return found.active is not None and found.active.params.startswith("1 queue_if_no_path")
+
+    def close(self, found: Map) -> None:
+        """Whoever had it open is done."""
+        found.open_count -= 1
+        if found.deferred and not found.open_count:
+            self._remove(found)
 
     # --- the ioctl -------------------------------------------------------------------------------
 
@@ -171,9 +198,12 @@ class FakeDm:
             return b""
         found = call.found = self._find(call)
         if number == REMOVE:
-            if found.open_count:
+            if not found.open_count:
+                self._remove(found)
+            elif call.flags & F_DEFERRED:
+                found.deferred = True
+            else:
                 raise DmError(errno.EBUSY)
-            self._remove(found)
         elif number == SUSPEND:
             found.suspended = bool(call.flags & F_SUSPEND)
             if not found.suspended:
@@ -184,6 +214,8 @@ class FakeDm:
             self._load(found, Table(kind.split(b"\0", 1)[0].decode(), params, sectors))
         elif number == MESSAGE:
             self.messages.append(call.payload[8:].split(b"\0", 1)[0].decode())
+            if self.messages[-1].endswith("_if_no_path"):
+                self.queue(found, self.messages[-1] == "queue_if_no_path")
         elif number == DEPS:
             devs = [encode(*dev) for dev in found.members]
             return struct.pack(f"=2I{len(devs)}Q", len(devs), 0, *devs)
@@ -228,6 +260,8 @@ class FakeDm:
 
     def _remove(self, found: Map) -> None:
         del self.maps[found.uuid]
+        if found.below is not None:
+            found.below.open_count -= 1
         self.host.map_vanishes(found)
 
     def _status(self, call: Call, found: Map) -> bytes:

@@ -186,7 +186,7 @@ class FakeHost:
             (self.sys / "class" / name).mkdir(parents=True)
         for folder in ("sys/devices/platform", "sys/devices/virtual/block", "sys/block", "run"):
             (root / folder).mkdir(parents=True)
-        for folder in ("sys/dev/block", "dev/mapper", "layouts", "multipath"):
+        for folder in ("proc/self", "sys/dev/block", "dev/mapper", "layouts", "multipath"):
             (root / folder).mkdir(parents=True)
         (self.dev / "mapper" / "control").touch()
         self.name = f"mp-fake-{os.getpid()}-{next(_numbers)}"
@@ -238,6 +238,7 @@ class FakeHost:
         given: dict[str, str | int] = {
             "sysfs_root": str(self.sys),
             "dev_root": str(self.dev),
+            "proc_root": str(self.root / "proc"),
             "iscsid_socket": self.name,
             "iscsid_pidfile": str(self.run / "iscsid.pid"),
             "layout_dir": str(self.root / "layouts"),
@@ -330,6 +331,25 @@ class FakeHost:
     @property
     def logins(self) -> int:
         return len(self.iscsid.of(1))
+
+    def mount(self, dev: Dev, point: str) -> None:
+        """In this mount namespace; `point` as the kernel escapes it."""
+        with (self.root / "proc/self/mountinfo").open("a") as file:
+            file.write(f"36 1 {dev[0]}:{dev[1]} / {point} rw shared:1 - ext4 /dev/x rw\n")
+
+    def swap_to(self, path: str) -> None:
+        with (self.root / "proc/swaps").open("a") as file:
+            file.write(f"{path}    partition    1048572    0    -2\n")
+
+    @contextlib.contextmanager
+    def denied(self, part: str, number: int = errno.EMFILE) -> Iterator[None]:
+        """The library cannot open what has this in its path, below a directory or as a whole."""
+        text = ffi.new("char[]", part.encode())
+        self.library.c.mp_fake_deny(text, number)
+        try:
+            yield
+        finally:
+            self.library.c.mp_fake_deny(ffi.NULL, 0)
 
     # --- for tests: points -----------------------------------------------------------------------
 
@@ -569,7 +589,12 @@ class FakeHost:
                 holder.unlink()
                 slave.unlink()
 
+    def map_holds(self, item: Map, below: Map) -> None:
+        self._link(self._map_folder(below) / "holders" / item.device, self._map_folder(item))
+
     def map_vanishes(self, item: Map) -> None:
+        for below in self.dm.maps.values():
+            (self._map_folder(below) / "holders" / item.device).unlink(missing_ok=True)
         for disk in self.disks.values():
             holder = disk.folder / "block" / disk.name / "holders" / item.device
             holder.unlink(missing_ok=True)

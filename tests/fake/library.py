@@ -46,6 +46,7 @@ struct mp_fake_hooks {
 };
 void mp_fake_install(const struct mp_fake_hooks *all);
 int mp_fake_listen(int fd, int backlog, bool stay);
+void mp_fake_deny(const char *part, int number);
 """
 
 PATIENCE = float(
@@ -81,7 +82,7 @@ def build(folder: Path, sanitizer: str = "") -> Path:
     flags = ["-std=c11", "-D_GNU_SOURCE", '-DMANYPATH_VERSION="0"', "-fPIC", "-pthread", "-g"]
     flags += ["-O1", "-fno-omit-frame-pointer", "-fvisibility=hidden", "-Wall", "-Wextra"]
     flags += [f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}", *SANITIZERS[sanitizer]]
-    wraps = [f"-Wl,--wrap={name}" for name in ("write", "open", "fsync")]
+    wraps = [f"-Wl,--wrap={name}" for name in ("write", "open", "openat", "fsync")]
     digest = hashlib.sha256(repr(flags + wraps).encode())
     for path in [*sources, *headers, *included]:
         digest.update(path.read_bytes())
@@ -133,9 +134,14 @@ class Chap(NamedTuple):
 
 
 class Failure(Exception):  # noqa: N818
-    """A struct manypath_error; `paths` where the function hands them out."""
+    """A struct manypath_error; `paths` and `detachment` where the function hands them out."""
 
-    def __init__(self, error: SimpleNamespace, paths: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        error: SimpleNamespace,
+        paths: Sequence[Any] = (),
+        detachment: SimpleNamespace | None = None,
+    ) -> None:
         super().__init__(f"{error.code} in {error.phase}: {error.message}")
         self.code: str = error.code
         self.phase: str = error.phase
@@ -146,8 +152,10 @@ class Failure(Exception):  # noqa: N818
         self.message: str = error.message
         self.retryable: bool = error.retryable
         self.paths = list(paths)
+        self.detachment: Any = detachment
 
 
+FLUSHES = ("UNKNOWN", "DONE", "FAILED", "NOT_NEEDED")
 STATES = ("FAILED", "PENDING", "ACTIVE", "INACTIVE", "UNUSED")
 
 
@@ -236,9 +244,15 @@ class Handle:
         return Attach(self, timeout, list(targets), candidates, chap, fields)
 
     def detach(
-        self, targets: Iterable[Target], timeout: float = 10.0, *, whole_map: bool = False
+        self,
+        targets: Iterable[Target],
+        timeout: float = 10.0,
+        *,
+        whole_map: bool = False,
+        force: bool = False,
     ) -> Detach:
-        return Detach(self, timeout, list(targets), fields={"whole_map": whole_map})
+        fields = {"whole_map": whole_map, "force": force}
+        return Detach(self, timeout, list(targets), fields=fields)
 
     def extend(self, targets: Iterable[Target], timeout: float = 10.0, size: int = 0) -> Extend:
         return Extend(self, timeout, list(targets), fields={"size_bytes": size})
@@ -401,11 +415,20 @@ class Detach(_OnTargets):
         library, c = self.handle.library, self.handle.library.c
         error = ffi.new("struct manypath_error *")
         made = ffi.new("struct manypath_detachment **")
-        if c.manypath_detach_finish(operation, made, error) != 0:
-            raise Failure(library.plain(error))
-        result = library.plain(made[0])
-        result.warnings = library.texts(made[0].warnings, made[0].warning_count)
+        code = c.manypath_detach_finish(operation, made, error)
+        result = self._detachment(made[0]) if made[0] != ffi.NULL else None
         c.manypath_detachment_free(made[0])
+        if code != 0:
+            raise Failure(library.plain(error), detachment=result)
+        assert result is not None
+        return result
+
+    def _detachment(self, made: Any) -> SimpleNamespace:
+        library = self.handle.library
+        result = library.plain(made)
+        result.flush = FLUSHES[result.flush]
+        result.warnings = library.texts(made.warnings, made.warning_count)
+        result.errors = [library.plain(made.errors[i]) for i in range(made.error_count)]
         return result
 
 

@@ -31,6 +31,7 @@ class FakeMultipathd:
         self.host = host
         self.commands: list[str] = []
         self.failures: list[BaseException] = []
+        self.lingering: list[str] = []  # paths whose removal it has not heard of yet
         self._answers: list[tuple[str, str]] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._pidfile = -1
@@ -98,6 +99,11 @@ class FakeMultipathd:
             if command.startswith(start):
                 del self._answers[index]
                 return answer
+        if command == 'show paths raw format "%d"':
+            with self.host.lock:
+                return (
+                    "".join(f"{name}\n" for name in (*self.host.disks, *self.lingering)) or "ok\n"
+                )
         verb, what, name = command.split()
         with self.host.lock:
             try:
@@ -141,6 +147,9 @@ class FakeMultipathd:
         return True
 
     def _del_path(self, name: str) -> bool:
+        if name in self.lingering:
+            self.lingering.remove(name)
+            return True
         disk = self.host.disks[name]
         for found in self.host.dm.maps.values():
             if disk.dev in found.members:
@@ -162,3 +171,15 @@ class FakeMultipathd:
             return False
         self.host.dm._remove(found)
         return True
+
+    def _disablequeueing_map(self, name: str) -> bool:
+        return self._queue(name, False)
+
+    def _restorequeueing_map(self, name: str) -> bool:
+        return self._queue(name, True)
+
+    def _queue(self, name: str, on: bool) -> bool:
+        found = self._find(name)
+        if found is not None:
+            self.host.dm.queue(found, on)
+        return found is not None

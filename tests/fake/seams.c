@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Linked with native/src/ into libmanypath_fake.so: what the library asks of the kernel is asked of
- * tests/fake/host.py instead. Weak functions of the library are overridden here; write(), open() and
- * fsync() are wrapped by the linker (--wrap) and go on to the real ones unless they concern the fake
+ * tests/fake/host.py instead. Weak functions of the library are overridden here; write(), open(),
+ * openat() and fsync() are wrapped by the linker (--wrap) and go on to the real ones unless they concern the fake
  * host. Hooks are called in the library's own threads; they return 0 or a negative errno.
  */
 #include "dm.h"
@@ -250,4 +250,38 @@ int __wrap_fsync(int fd)
         return __real_fsync(fd);
     errno = -result;
     return -1;
+}
+
+/* What cannot be opened, as without free descriptors; NULL: nothing. Set while no operation runs that
+ * might look. */
+static const char *_Atomic denied_part;
+static atomic_int denied_number;
+
+__attribute__((visibility("default"))) void mp_fake_deny(const char *part, int number);
+
+void mp_fake_deny(const char *part, int number)
+{
+    atomic_store(&denied_number, number);
+    atomic_store(&denied_part, part);
+}
+
+int __real_openat(int at, const char *path, int flags, ...);
+int __wrap_openat(int at, const char *path, int flags, ...);
+
+int __wrap_openat(int at, const char *path, int flags, ...)
+{
+    const char *part = atomic_load(&denied_part);
+    mode_t mode = 0;
+    va_list args;
+
+    if (flags & O_CREAT) {
+        va_start(args, flags);
+        mode = va_arg(args, mode_t);
+        va_end(args);
+    }
+    if (part != NULL && strstr(path, part) != NULL) {
+        errno = atomic_load(&denied_number);
+        return -1;
+    }
+    return __real_openat(at, path, flags, mode);
 }

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import threading
 
 import pytest
 
+from fake.dm import MAJOR, Map
 from fake.host import IQN, NET, SIZE, FakeHost, at_most, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Hang, Mute, Request
 from fake.library import Failure, Target
+from fake.multipathd import FakeMultipathd
 
 SECTORS = SIZE // 512
 POINTS = ("fsync", "dm.remove", "delete")
@@ -18,6 +21,10 @@ POINTS = ("fsync", "dm.remove", "delete")
 
 def order(host: FakeHost) -> list[str]:
     return [point for point, name in host.calls if point in POINTS and name != "wwids"]
+
+
+def flushed(host: FakeHost) -> list[str]:
+    return [name for name in host.passed("fsync") if name != "wwids"]
 
 
 def test_detach(host: FakeHost) -> None:
@@ -240,6 +247,342 @@ def test_session_without_a_disk(host: FakeHost) -> None:
     assert made.sessions_removed == 1
 
 
+def attached(host: FakeHost, count: int = 2) -> Map:
+    host.export()
+    host.handle.attach(host.targets(count)).finish()
+    (item,) = host.dm.maps.values()
+    return item
+
+
+@pytest.mark.parametrize(
+    ("escaped", "point"), [("/var/lib/x", "/var/lib/x"), (r"/a\040b\134", "/a b\\")]
+)
+def test_mounted_map(host: FakeHost, escaped: str, point: str) -> None:
+    item = attached(host)
+    item.open_count = 1
+    host.mount((MAJOR, item.minor), escaped)
+    host.mount((MAJOR, item.minor + 1), "/elsewhere")
+    error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+    assert error.code == "IN_USE"
+    words = f"{item.device} is in use: mounted on {point}; 1 open; nothing was removed"
+    assert error.message == words
+
+
+def test_map_used_as_swap(host: FakeHost) -> None:
+    item = attached(host)
+    item.open_count = 1
+    host.swap_to(f"/dev/{item.device}")
+    error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+    assert "used as swap; 1 open" in error.message
+
+
+def test_mounted_partition_of_a_disk(host: FakeHost) -> None:
+    """Without a map; the kernel knows partitions by numbers of their own."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    disk.claimed = True
+    part = disk.folder / "block" / disk.name / f"{disk.name}1"
+    part.mkdir()
+    host._link(host.sys / f"dev/block/8:{disk.dev[1] + 1}", part)
+    host.mount((8, disk.dev[1] + 1), "/srv")
+    error = host.handle.detach([target], timeout=0.5).failure()
+    assert "sda is in use: mounted on /srv; " in error.message
+
+
+def test_partition_maps_nobody_uses(host: FakeHost) -> None:
+    """Each is flushed, and goes before the map."""
+    item = attached(host)
+    parts = [host.dm.make_part(item, number) for number in (1, 2)]
+    made = host.handle.detach(host.targets(2)).finish()
+    assert made.map_removed
+    assert host.clean
+    assert sorted(flushed(host)[:2]) == sorted(part.device for part in parts)
+    assert flushed(host)[2:] == [item.device]
+    assert sorted(host.passed("dm.remove")) == sorted([*(p.uuid for p in parts), item.uuid])
+
+
+def test_partition_map_comes_back(host: FakeHost) -> None:
+    """kpartx, which udev started, comes late."""
+    item = attached(host)
+    host.call("dm.remove", lambda: host.dm.make_part(item, 1) and None, item.uuid)
+    assert host.handle.detach(host.targets(2)).finish().map_removed
+    assert host.clean
+
+
+def test_partition_map_in_use(host: FakeHost) -> None:
+    item = attached(host)
+    part = host.dm.make_part(item, 1)
+    volume = host.dm._create("vg0-lv", "LVM-x")
+    volume.below = part
+    part.open_count = 1
+    host.map_holds(volume, part)
+    error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+    assert error.code == "IN_USE"
+    assert "is in use: partition map p1 (dm-1) held by vg0-lv (dm-2); 1 open" in error.message
+    assert order(host) == []
+
+
+def test_unreadable(host: FakeHost) -> None:
+    """No descriptor is free: nothing is known, so nothing is done and no success is told."""
+    item = attached(host)
+    for part in ("class/iscsi_session", "iscsi_session/session", "/device", "holders", "dm/uuid"):
+        with host.denied(part):
+            error = host.handle.detach(host.targets(2)).failure()
+        assert (error.code, error.errno) == ("SYSTEM", errno.EMFILE), part
+    for part in (f"block/{item.device}", "slaves"):
+        with host.denied(part):
+            error = host.handle.detach(host.targets(2), whole_map=True).failure()
+        assert (error.code, error.errno) == ("SYSTEM", errno.EMFILE), part
+    assert order(host) == []
+    assert len(host.disks) == 2
+    host.handle.detach(host.targets(2)).finish()
+    assert host.clean
+
+
+def test_map_made_since_the_disks_were_found(host: FakeHost) -> None:
+    """multipathd makes it again between the two: it is what is to be detached."""
+    volume = host.export()
+    targets = host.targets(2)
+    disks = [host.add_disk(host.add_session(target), 1) for target in targets]
+
+    def make() -> int:
+        host.dm.make(volume.uuid, [disk.dev for disk in disks], SECTORS)
+        return 0
+
+    host.call("open", make)
+    made = host.handle.detach(targets).finish()
+    assert made.map_removed
+    assert (made.devices_removed, made.sessions_removed) == (2, 2)
+    assert host.clean
+
+
+def test_two_handles(host: FakeHost) -> None:
+    """As two processes: the second waits for the lock of the WWID, then finds nothing."""
+    attached(host)
+    other = host.open()
+    gate = host.block("fsync")
+    first = host.handle.detach(host.targets(2))
+    assert gate.reached()
+    second = other.detach(host.targets(2))
+    error = other.detach(host.targets(2), timeout=0.3).failure()
+    assert error.code == "TIMEOUT"
+    assert not second.wait(0.2)
+    assert len(flushed(host)) == 1
+    gate.release()
+    assert first.finish().devices_removed == 2
+    assert second.finish().devices_removed == 0
+    assert host.clean
+
+
+# --- force ----------------------------------------------------------------------------------------
+
+
+def kill_paths(item: Map) -> None:
+    item.failed = set(item.members)
+
+
+def test_flush_fails_with_force(host: FakeHost) -> None:
+    attached(host)
+    host.fail("fsync", errno.EIO)
+    error = host.handle.detach(host.targets(2), force=True).failure()
+    assert (error.code, error.errno) == ("FLUSH", errno.EIO)
+    made = error.detachment
+    assert made.flush == "FAILED"
+    assert made.map_removed
+    assert [item.code for item in made.errors] == ["FLUSH"]
+    assert (made.devices_removed, made.sessions_removed) == (2, 2)
+    assert host.clean
+
+
+def test_nothing_to_force(host: FakeHost) -> None:
+    item = attached(host)
+    made = host.handle.detach(host.targets(2), force=True).finish()
+    assert (made.flush, made.errors) == ("DONE", [])
+    assert item.uuid not in host.dm.maps
+    made = host.handle.detach(host.targets(2), force=True).finish()
+    assert made.flush == "NOT_NEEDED"
+
+
+def test_flush_hangs(host: FakeHost) -> None:
+    """Nothing is removed, and nobody says that it was flushed."""
+    attached(host)
+    gate = host.block("fsync")
+    with at_most(2.0):
+        error = host.handle.detach(host.targets(2), timeout=1.0).failure()
+    assert (error.code, error.phase) == ("TIMEOUT", "flush")
+    assert "flush: unknown" in error.message
+    assert order(host) == ["fsync"]
+    gate.release()
+    assert len(host.disks) == 2
+
+
+def test_flush_hangs_with_force(host: FakeHost) -> None:
+    attached(host)
+    gate = host.block("fsync")
+    with at_most(3.0):
+        error = host.handle.detach(host.targets(2), timeout=2.0, force=True).failure()
+    assert (error.code, error.phase) == ("TIMEOUT", "flush")
+    assert error.detachment.flush == "UNKNOWN"
+    assert host.clean
+    gate.release()
+
+
+def test_no_path_left(host: FakeHost) -> None:
+    """A queueing map: the flush would never end, so it is not begun."""
+    item = attached(host)
+    host.dm.queue(item, True)
+    kill_paths(item)
+    with at_most(1.0):
+        error = host.handle.detach(host.targets(2)).failure()
+    assert error.code == "FLUSH"
+    assert "no path of dm-0 is usable and it queues I/O" in error.message
+    assert "force" in error.message
+    assert order(host) == []
+    assert not host.dm.messages
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["alone", "multipathd"])
+def test_no_path_left_with_force(host: FakeHost, running: bool) -> None:
+    item = attached(host)
+    host.dm.queue(item, True)
+    kill_paths(item)
+    with FakeMultipathd(host) as daemon:
+        if not running:
+            daemon.stop()
+        error = host.handle.detach(host.targets(2), force=True).failure()
+        assert ("disablequeueing map dm-0" in daemon.commands) == running
+    assert error.code == "FLUSH"
+    assert error.detachment.flush == "FAILED"
+    assert host.clean
+    assert "fail_if_no_path" in host.dm.messages
+    assert not flushed(host)
+
+
+def test_stuck_writer_with_force(host: FakeHost) -> None:
+    """It has the map open until its I/O fails."""
+    item = attached(host)
+    item.open_count = 1
+    host.dm.queue(item, True)
+    kill_paths(item)
+    host.call("dm.message", lambda: setattr(item, "open_count", 0))
+    error = host.handle.detach(host.targets(2), force=True).failure()
+    assert [found.code for found in error.detachment.errors] == ["FLUSH"]
+    assert host.clean
+
+
+def test_mounted_without_a_path_with_force(host: FakeHost) -> None:
+    """Its disks may come back as another volume: they go; the map when it is unmounted."""
+    item = attached(host)
+    item.open_count = 1
+    host.dm.queue(item, True)
+    kill_paths(item)
+    with at_most(5.0):
+        error = host.handle.detach(host.targets(2), timeout=4.0, force=True).failure()
+    assert [found.code for found in error.detachment.errors] == ["FLUSH", "IN_USE"]
+    assert not error.detachment.map_removed
+    assert (error.detachment.devices_removed, error.detachment.sessions_removed) == (2, 2)
+    assert not host.sessions
+    assert not host.dm.queues(item)
+    host.dm.close(item)
+    assert host.clean
+
+
+def test_open_map_with_force(host: FakeHost) -> None:
+    """It has paths: it stays, with its disks and sessions."""
+    item = attached(host)
+    item.open_count = 1
+    host.mount((MAJOR, item.minor), "/mnt")
+    error = host.handle.detach(host.targets(2), timeout=2.0, force=True).failure()
+    assert error.code == "IN_USE"
+    assert "mounted on /mnt" in error.message
+    assert order(host) == []
+    assert len(host.disks) == 2
+    assert (error.detachment.sessions_removed, error.detachment.sessions_kept) == (0, 2)
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["alone", "multipathd"])
+def test_queueing_is_restored(host: FakeHost, running: bool) -> None:
+    """The paths went after the flush, then somebody opened the map."""
+    item = attached(host)
+    host.dm.queue(item, True)
+    host.call("fsync", lambda: kill_paths(item))
+    host.fail("dm.remove", errno.EBUSY, times=None)
+    with FakeMultipathd(host) as daemon:
+        daemon.script("del map", *["fail\n"] * 50)
+        if not running:
+            daemon.stop()
+        error = host.handle.detach(host.targets(2), timeout=1.0).failure()
+        assert ("restorequeueing map dm-0" in daemon.commands) == running
+    assert error.code == "IN_USE"
+    assert host.dm.queues(item)
+    assert host.dm.messages.count("fail_if_no_path") == 1
+
+
+def test_delete_fails_with_force(host: FakeHost) -> None:
+    """The session takes the disk along."""
+    attached(host, 3)
+    host.fail("delete", errno.EIO, "sdb")
+    error = host.handle.detach(host.targets(3), force=True).failure()
+    assert error.code == "DEVICE"
+    assert (error.detachment.devices_removed, error.detachment.sessions_removed) == (2, 3)
+    assert host.clean
+
+
+def test_delete_hangs_with_force(host: FakeHost) -> None:
+    attached(host)
+    gate = host.block("delete", "sdb")
+    with at_most(3.0):
+        error = host.handle.detach(host.targets(2), timeout=2.0, force=True).failure()
+    assert (error.code, error.phase) == ("TIMEOUT", "delete")
+    assert not host.sessions
+    gate.release()
+
+
+# --- multipathd -----------------------------------------------------------------------------------
+
+
+def test_multipathd_lets_go(host: FakeHost) -> None:
+    """It missed one disk's event."""
+    attached(host)
+    with FakeMultipathd(host) as daemon:
+        daemon.lingering = ["sdb"]
+        made = host.handle.detach(host.targets(2)).finish()
+        assert not made.warnings
+        assert not daemon.lingering
+        assert [c for c in daemon.commands if c.startswith("del path")] == ["del path sdb"]
+        logout = host.iscsid.of(LOGOUT)
+        assert len(logout) == 2
+
+
+def test_multipathd_does_not_let_go(host: FakeHost) -> None:
+    attached(host)
+    with FakeMultipathd(host) as daemon:
+        daemon.lingering = ["sdb"]
+        daemon.script("del path", *["fail\n"] * 20)
+        made = host.handle.detach(host.targets(2)).finish(limit=10.0)
+        assert "sdb" in made.warnings[0]
+    assert host.clean
+
+
+def test_name_of_another_disk(host: FakeHost) -> None:
+    """Somebody attached a volume meanwhile, and its disk got the name."""
+    attached(host)
+    host.export(f"{IQN}x", lun=7)
+    with FakeMultipathd(host) as daemon:
+
+        def come_back() -> None:
+            host._disk_numbers = itertools.count(1)
+            host.add_disk(host.add_session(host.targets(1, iqn=f"{IQN}x", lun=7)[0]), 7)
+
+        daemon.lingering = []
+        host.call("delete", lambda: host.call("dm.info", come_back), "sdb")
+        made = host.handle.detach(host.targets(2)).finish()
+        assert not made.warnings
+        assert not [c for c in daemon.commands if c.startswith("del path")]
+    assert list(host.disks) == ["sdb"]
+
+
 # --- failing --------------------------------------------------------------------------------------
 
 
@@ -357,6 +700,16 @@ def test_logout_fails(host: FakeHost, error: int) -> None:
     assert not host.disks
     assert host.handle.detach(host.targets(2)).finish().sessions_removed == 2
     assert host.clean
+
+
+def test_every_logout_fails(host: FakeHost) -> None:
+    """All are attempted, and all are told of."""
+    attached(host, 3)
+    host.iscsid.script(LOGOUT, Answer(9), Answer(9), Answer(9))
+    found = host.handle.detach(host.targets(3)).failure()
+    assert (found.code, found.iscsid_code) == ("LOGOUT", 9)
+    assert len(host.iscsid.of(LOGOUT)) == 3
+    assert found.message.count("; and session") == 2
 
 
 def test_logout_of_a_session_that_went(host: FakeHost) -> None:

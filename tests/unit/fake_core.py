@@ -12,6 +12,7 @@ from manypath import (
     Detachment,
     DiscoveredTarget,
     Extension,
+    Flush,
     Inventory,
     ManypathError,
     Portal,
@@ -67,12 +68,16 @@ class FakeHandle:
         )
 
     def detach(
-        self, targets: Sequence[Target], timeout_ms: int, *, whole_map: bool = False
+        self,
+        targets: Sequence[Target],
+        timeout_ms: int,
+        *,
+        whole_map: bool = False,
+        force: bool = False,
     ) -> Detachment:
-        self.options = {"whole_map": whole_map}
+        self.options = {"whole_map": whole_map, "force": force}
         self._record("detach", targets, timeout_ms)
-        timings = DetachTimings(0.0, 0.001, 0.002, 0.003, 0.004, 0.005, 0.015)
-        return Detachment(True, 4, 3, 1, (), timings)
+        return make_detachment()
 
     def extend(
         self, targets: Sequence[Target], timeout_ms: int, *, size_bytes: int = 0
@@ -115,6 +120,21 @@ class FakeHandle:
     def inventory(self) -> Inventory:
         self._record("inventory")
         return self.host
+
+
+def make_detachment(**changes: Any) -> Detachment:
+    """One that went well, or one with other fields."""
+    fields: dict[str, Any] = {
+        "map_removed": True,
+        "flush": Flush.DONE,
+        "devices_removed": 4,
+        "sessions_removed": 3,
+        "sessions_kept": 1,
+        "errors": (),
+        "warnings": (),
+        "timings": DetachTimings(0.0, 0.001, 0.002, 0.003, 0.004, 0.005, 0.015),
+    }
+    return Detachment(**{**fields, **changes})
 
 
 def make_path(target: Target, **changes: Any) -> Path:

@@ -2,7 +2,8 @@
 /*
  * Stands in for the C library under _core.pyx. What an operation does is chosen by the first target's iqn:
  *   iqn.fake:ok     succeeds at once        iqn.fake:refuse  is refused by begin
- *   iqn.fake:fail   fails, with paths       iqn.fake:slow    completes 300 ms later
+ *   iqn.fake:fail   fails, with paths, or with a detachment if forced
+ *   iqn.fake:slow   completes 300 ms later
  *   iqn.fake:stuck  completes only 50 ms after it was cancelled
  * Whatever was handed out and not freed yet is counted, and told as open_count of the inventory's map.
  */
@@ -25,6 +26,7 @@ struct manypath_operation {
     size_t target_count;
     uint32_t timeout_ms;
     uint32_t min_paths;
+    bool force;
     char request[256]; /* what else was asked for, told as a warning */
     atomic_bool cancelled;
     struct timespec complete_at;
@@ -172,6 +174,8 @@ int manypath_detach_begin(struct manypath *handle, const struct manypath_detach_
                    err);
 
     (void)handle;
+    if (rc == 0)
+        (*ret_operation)->force = request->force;
     if (rc == 0 && request->whole_map)
         snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "whole map");
     return rc;
@@ -299,8 +303,15 @@ int manypath_detach_finish(struct manypath_operation *operation,
         rc = fail(err, MANYPATH_E_CANCELLED, MANYPATH_PHASE_LOGIN, "cancelled");
     else if (strcmp(operation->behaviour, "fail") == 0)
         rc = fail(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_LOGIN, "in use");
-    if (rc == 0) {
+    if (rc == 0 || operation->force) {
         *ret_detachment = make(sizeof **ret_detachment);
+        (*ret_detachment)->flush = rc == 0 ? MANYPATH_FLUSH_DONE : MANYPATH_FLUSH_FAILED;
+        (*ret_detachment)->error_count = rc == 0 ? 0 : 2;
+        (*ret_detachment)->errors = make(2 * sizeof *(*ret_detachment)->errors);
+        if (rc != 0) {
+            fail(&(*ret_detachment)->errors[0], MANYPATH_E_IN_USE, MANYPATH_PHASE_LOGIN, "in use");
+            fail(&(*ret_detachment)->errors[1], MANYPATH_E_LOGOUT, MANYPATH_PHASE_LOGOUT, "stays");
+        }
         (*ret_detachment)->map_removed = true;
         (*ret_detachment)->devices_removed = 4;
         (*ret_detachment)->sessions_removed = 3;
@@ -363,6 +374,7 @@ void manypath_detachment_free(struct manypath_detachment *detachment)
     if (detachment == NULL)
         return;
     free_warnings(detachment->warnings);
+    drop(detachment->errors);
     drop(detachment);
 }
 

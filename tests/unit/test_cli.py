@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from fake_core import FakeHandle, make_path
+from fake_core import FakeHandle, make_detachment, make_path
 from manypath import (
     Credentials,
     Discovered,
     DiscoveredTarget,
     Disk,
+    Flush,
     Inventory,
     Map,
     NamedPortal,
@@ -34,6 +35,7 @@ from manypath.errors import (
     AuthenticationError,
     InUseError,
     InvalidRequestError,
+    LogoutError,
     PortalNoAnswerError,
     PortalRefusedError,
 )
@@ -129,8 +131,32 @@ def test_standard_input(
     assert handle.calls[0][:2] == ("detach", TARGETS)
     out = capsys.readouterr().out
     assert out.startswith(
-        "removed the map, disks: 4, sessions: 3; sessions kept for other volumes: 1\n"
+        "removed the map, disks: 4, sessions: 3; sessions kept for other volumes: 1; flush: done\n"
     )
+
+
+def test_disconnect_with_force(
+    handle: FakeHandle, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = (InUseError("dm-3 is in use"), LogoutError("session 7 stays"))
+    made = make_detachment(map_removed=False, flush=Flush.FAILED, errors=errors)
+    handle.error = InUseError("dm-3 is in use", detachment=made)
+    assert cli.main(["disconnect", "--force", file]) == 1
+    assert handle.options["force"]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "manypath: disconnect failed: dm-3 is in use\n"
+        "  removed no map, disks: 4, sessions: 3; sessions kept for other volumes: 1; "
+        "flush: failed\n"
+        "  session 7 stays\n"
+    )
+    assert cli.main(["disconnect", "--force", "--ignore-errors", file]) == 0
+    out, err = capsys.readouterr()
+    assert "flush: failed\n" in out
+    assert err == "  dm-3 is in use\n  session 7 stays\n"
+    assert cli.main(["disconnect", "--force", "--ignore-errors", "--json", file]) == 0
+    assert len(json.loads(capsys.readouterr().out)["errors"]) == 2
 
 
 def test_extend(handle: FakeHandle, file: str, capsys: pytest.CaptureFixture[str]) -> None:

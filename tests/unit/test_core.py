@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import pickle
 import signal
 import threading
 import time
@@ -14,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from manypath import Credentials, NamedPortal, PathState, Portal, Target
+from manypath import Credentials, Flush, NamedPortal, PathState, Portal, Target
 from manypath.errors import (
     AuthenticationError,
     DeviceError,
     HostNameError,
     InUseError,
     InvalidRequestError,
+    LogoutError,
     PortalNoAnswerError,
     SystemCallError,
     TargetProtocolError,
@@ -88,6 +91,7 @@ def test_detach(handle: Any) -> None:
     assert detachment.devices_removed == 4
     assert detachment.sessions_removed == 3
     assert detachment.sessions_kept == 1
+    assert (detachment.flush, detachment.errors) == (Flush.DONE, ())
     assert detachment.warnings == ("not UTF-8: \\xff",)
     assert detachment.timings.flush == 0.005
 
@@ -182,6 +186,22 @@ def test_failure_carries_everything(handle: Any) -> None:
     with pytest.raises(InUseError, match="in use") as caught_in_use:
         handle.detach(targets("fail"), 1000)
     assert caught_in_use.value.paths == ()
+    assert caught_in_use.value.detachment is None
+
+
+def test_failed_detach_with_force(handle: Any) -> None:
+    """What was done all the same comes with the error."""
+    with pytest.raises(InUseError, match="in use") as caught:
+        handle.detach(targets("fail"), 1000, force=True)
+    detachment = caught.value.detachment
+    assert detachment is not None
+    assert detachment.flush is Flush.FAILED
+    assert [str(error) for error in detachment.errors] == ["in use", "stays"]
+    assert [type(error) for error in detachment.errors] == [InUseError, LogoutError]
+    assert detachment.devices_removed == 4
+    twin = pickle.loads(pickle.dumps(caught.value))
+    assert twin.as_dict() == caught.value.as_dict()
+    assert json.loads(json.dumps(twin.as_dict()))["detachment"]["flush"] == "failed"
 
 
 def test_refused_by_begin(handle: Any) -> None:

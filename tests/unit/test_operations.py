@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 
 import manypath
-from fake_core import FakeHandle
-from manypath import _core, operations
-from manypath.errors import InvalidRequestError, PortalNoAnswerError
+from fake_core import FakeHandle, make_detachment
+from manypath import Flush, _core, operations
+from manypath.errors import (
+    InUseError,
+    InvalidRequestError,
+    PortalNoAnswerError,
+    SystemCallError,
+)
 
 PROPERTIES = {
     "target_portals": ["192.0.2.1:3260", "192.0.2.2:3260"],
@@ -36,6 +41,25 @@ def test_disconnect(handle: FakeHandle) -> None:
     assert manypath.disconnect(PROPERTIES).sessions_kept == 1
     ((name, targets, timeout_ms),) = handle.calls
     assert (name, len(targets), timeout_ms) == ("detach", 2, 60000)
+    assert handle.options == {"whole_map": False, "force": False}
+
+
+def test_disconnect_with_force(handle: FakeHandle) -> None:
+    """The errors are raised, unless they are to be ignored; without force they always are."""
+    error = InUseError("dm-3 is in use")
+    made = make_detachment(map_removed=False, flush=Flush.FAILED, errors=(error,))
+    handle.error = InUseError("dm-3 is in use", detachment=made)
+    with pytest.raises(InUseError) as caught:
+        manypath.disconnect(PROPERTIES, force=True)
+    assert handle.options["force"]
+    assert caught.value.detachment is made
+    assert manypath.disconnect(PROPERTIES, force=True, ignore_errors=True) == made
+    with pytest.raises(InUseError):
+        manypath.disconnect(PROPERTIES, ignore_errors=True)
+    assert not handle.options["force"]
+    handle.error = SystemCallError("refused before it began")
+    with pytest.raises(SystemCallError):
+        manypath.disconnect(PROPERTIES, force=True, ignore_errors=True)
 
 
 def test_extend(handle: FakeHandle) -> None:
