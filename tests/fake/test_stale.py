@@ -252,7 +252,7 @@ def test_elsewhere_is_not_ours(host: FakeHost) -> None:
 def test_cheap_for_new_disks(host: FakeHost) -> None:
     host.export()
     host.handle.attach(host.targets(2)).finish()
-    assert len(host.passed("inquiry")) == 2
+    assert sorted(host.passed("inquiry")) == sorted(host.passed("open")) == ["sda", "sdb"]
     assert not host.passed("capacity")
 
 
@@ -307,6 +307,20 @@ def test_udev_has_another_volume_of_a_disk_in_its_map(host: FakeHost) -> None:
     assert not host.passed("delete")
     for disk in disks(host):
         assert (disk.folder / "block" / disk.name / "uevent").read_text() == "change"
+
+
+def test_udev_has_a_name_of_its_own_for_every_disk(host: FakeHost) -> None:
+    """From a rule of the site. The new disk is not taken for stale again."""
+    volume, targets = leave(host, 1)
+    host.udev_entry(disks(host)[0], "Sours")
+
+    def delay(disk: Disk) -> float:
+        host.udev_entry(disk, "Sours")
+        return 0.0
+
+    host.device_delay = delay
+    assert host.handle.attach(targets).finish().wwid == volume.wwid
+    assert host.passed("delete") == ["sda"]
 
 
 def test_udev_has_another_name_of_the_disk(host: FakeHost) -> None:
