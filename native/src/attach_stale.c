@@ -43,6 +43,8 @@ enum {
 #define RUNNING_PATIENCE (1000 * MP_MS)
 /* udev, LVM and others claim disks for moments. */
 #define CLAIM_PATIENCE (1000 * MP_MS)
+/* udev has maps open for longer on a busy host. */
+#define OPEN_PATIENCE (2000 * MP_MS)
 
 /* What is wrong with a disk that was there. */
 struct fault {
@@ -264,7 +266,7 @@ static bool remove_map(struct mp_attach_job *job, const struct fault *fault)
         return refuse(job, fault, text);
     }
     snprintf(uuid, sizeof uuid, "mpath-%s", holders->other_wwid);
-    if (mp_map_discard(job->host, uuid, patience(job, CLAIM_PATIENCE), &error) == 0)
+    if (mp_map_discard(job->host, uuid, patience(job, OPEN_PATIENCE), &error) == 0)
         return true;
     snprintf(text, sizeof text, "map %s (%.64s)", holders->other_map, uuid);
     return refuse(job, fault, text);
@@ -274,8 +276,7 @@ static bool release(struct mp_attach_job *job, const struct fault *fault)
 {
     uint64_t until_ns = patience(job, CLAIM_PATIENCE);
 
-    do { /* multipathd may make the map once more until the disk is gone */
-        /* whatever map has it, it has to go */
+    do { /* multipathd may make a map once more until the disk is gone: whichever has it has to go */
         if (mp_holders_read(job->host, job->disk.name, "", &job->holders) < 0)
             return true; /* gone already */
         if (job->holders.foreign[0] != '\0')

@@ -161,16 +161,21 @@ int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
 
     if (fd < 0)
         return mp_map_unusable(fd, err);
-    int result = mp_dm_info(fd, uuid, &info);
+    for (;;) {
+        int result = mp_dm_info(fd, uuid, &info);
 
-    if (result == -ENXIO)
-        return 0;
-    if (result < 0)
-        return mp_map_error(err, MANYPATH_PHASE_UNMAP, result, uuid, "looking up");
-    snprintf(device, sizeof device, "dm-%u", minor(info.dev));
-    if (info.open_count > 0 ||
-        (mp_sysfs_holders(host->sysfs_root, device, holder, 1, &holders) == 0 && holders > 0))
-        return in_use(host, device, info.open_count, NOTHING_REMOVED, err);
+        if (result == -ENXIO)
+            return 0;
+        if (result < 0)
+            return mp_map_error(err, MANYPATH_PHASE_UNMAP, result, uuid, "looking up");
+        snprintf(device, sizeof device, "dm-%u", minor(info.dev));
+        if (mp_sysfs_holders(host->sysfs_root, device, holder, 1, &holders) < 0)
+            holders = 0;
+        if (info.open_count == 0 && holders == 0)
+            break;
+        if (holders > 0 || !mp_map_wait(deadline_ns)) /* udev opens it for moments */
+            return in_use(host, device, info.open_count, NOTHING_REMOVED, err);
+    }
     return remove_map(host, fd, uuid, wwid, device, deadline_ns, deadline_ns, NOTHING_REMOVED, err);
 }
 

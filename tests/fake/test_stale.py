@@ -105,7 +105,7 @@ def test_map_is_open(host: FakeHost) -> None:
     old, targets = leave(host, with_map=True)
     host.dm.maps[old.uuid].open_count = 1
     host.swap(new := new_volume())
-    with at_most(3.0):
+    with at_most(4.0):
         error = host.handle.attach(targets).failure()
     assert (error.code, error.phase) == ("IN_USE", "identity")
     for word in (old.wwid, new.wwid, "dm-0"):
@@ -113,6 +113,18 @@ def test_map_is_open(host: FakeHost) -> None:
     assert list(host.dm.maps) == [old.uuid]
     assert len(host.disks) == 2
     assert not host.passed("delete")
+
+
+def test_map_is_open_for_a_moment(host: FakeHost) -> None:
+    """udev looks at it."""
+    old, targets = leave(host, with_map=True)
+    item = host.dm.maps[old.uuid]
+    item.open_count = 1
+    host.swap(new := new_volume())
+    operation = host.handle.attach(targets)
+    assert not operation.wait(0.1)
+    item.open_count = 0
+    assert_fresh(host, operation.finish(), new)
 
 
 def test_map_is_held(host: FakeHost) -> None:
