@@ -24,6 +24,8 @@ enum {
 
 /* What a late path gives udev to tell its WWID. */
 #define UDEV_PATIENCE (10000 * MP_MS)
+/* The job stops waiting this long before the path's time is over, so that its own error is told. */
+#define ANSWER_RESERVE (100 * MP_MS)
 
 /* ---- letting go, undoing, failing ---- */
 
@@ -279,8 +281,9 @@ static void path_identity(struct mp_attach_path *path)
         job->appeared_ns = path->disk_is_ours ? path->scan_ns : 0;
         job->single_path = attach->single_path;
         job->wants_serial = attach->wanted.serial[0] != '\0';
-        job->deadline_ns = attach->step == MP_VOLUME_DONE ? mp_now_ns() + UDEV_PATIENCE
-                                                          : attach->paths_deadline_ns;
+        job->deadline_ns = attach->step == MP_VOLUME_DONE
+                               ? mp_now_ns() + UDEV_PATIENCE
+                               : attach->paths_deadline_ns - ANSWER_RESERVE;
     }
     path->step = MP_PATH_IDENTITY;
     path->opens++;

@@ -43,6 +43,8 @@ enum {
 #define RUNNING_PATIENCE (1000 * MP_MS)
 /* udev, LVM and others claim disks for moments. */
 #define CLAIM_PATIENCE (1000 * MP_MS)
+/* udev has maps open for longer on a busy host. */
+#define OPEN_PATIENCE (2000 * MP_MS)
 
 /* What is wrong with a disk that was there. */
 struct fault {
@@ -130,7 +132,8 @@ static bool differs_from_udev(const struct mp_attach_job *job, struct fault *fau
     size_t length;
     struct mp_udevdb entry;
 
-    if (mp_udevdb_read(job->host->udev_data, job->disk.dev, &entry) < 0 ||
+    if (job->appeared_ns != 0 || /* udev looks at a new disk by itself */
+        mp_udevdb_read(job->host->udev_data, job->disk.dev, &entry) < 0 ||
         entry.id_serial[0] == '\0' || strcmp(entry.id_serial, job->identity.wwid) == 0)
         return false;
     if (mp_identity_names(job->host, job->disk.name, job->disk.dev, names, &length) < 0 ||
@@ -157,19 +160,21 @@ static void learn(struct mp_attach_job *job, uint64_t udev_deadline_ns)
  * has become smaller is left alone while a map holds it. */
 static void correct_size(struct mp_attach_job *job)
 {
+    uint64_t before = job->identity.size_bytes;
     uint64_t bytes;
 
-    if (mp_scsi_capacity(job->fd, CAPACITY_TIMEOUT_MS, &bytes) < 0 ||
-        bytes == job->identity.size_bytes ||
-        (bytes < job->identity.size_bytes && job->holders.map[0] != '\0'))
+    if (mp_scsi_capacity(job->fd, CAPACITY_TIMEOUT_MS, &bytes) < 0 || bytes == before ||
+        (bytes < before && job->holders.map[0] != '\0'))
         return;
-    snprintf(job->note, sizeof job->note,
-             "%s has %" PRIu64 " bytes now, and the kernel has it with %" PRIu64
-             ": it was rescanned",
-             job->disk.name, bytes, job->identity.size_bytes);
     if (mp_scsi_rescan(job->host->sysfs_root, job->disk.host, job->disk.channel, job->disk.target,
-                       job->disk.lun) == 0)
-        learn(job, job->deadline_ns);
+                       job->disk.lun) < 0)
+        return;
+    learn(job, job->deadline_ns);
+    if (job->result == 0 && job->identity.size_bytes != before)
+        snprintf(job->note, sizeof job->note,
+                 "%s has %" PRIu64 " bytes now, and the kernel had it with %" PRIu64
+                 ": it was rescanned",
+                 job->disk.name, job->identity.size_bytes, before);
 }
 
 /* Reads the identity of a disk that was there before our scan. */
@@ -261,7 +266,7 @@ static bool remove_map(struct mp_attach_job *job, const struct fault *fault)
         return refuse(job, fault, text);
     }
     snprintf(uuid, sizeof uuid, "mpath-%s", holders->other_wwid);
-    if (mp_map_discard(job->host, uuid, patience(job, CLAIM_PATIENCE), &error) == 0)
+    if (mp_map_discard(job->host, uuid, patience(job, OPEN_PATIENCE), &error) == 0)
         return true;
     snprintf(text, sizeof text, "map %s (%.64s)", holders->other_map, uuid);
     return refuse(job, fault, text);
@@ -271,8 +276,7 @@ static bool release(struct mp_attach_job *job, const struct fault *fault)
 {
     uint64_t until_ns = patience(job, CLAIM_PATIENCE);
 
-    do { /* multipathd may make the map once more until the disk is gone */
-        /* whatever map has it, it has to go */
+    do { /* multipathd may make a map once more until the disk is gone: whichever has it has to go */
         if (mp_holders_read(job->host, job->disk.name, "", &job->holders) < 0)
             return true; /* gone already */
         if (job->holders.foreign[0] != '\0')
@@ -295,9 +299,11 @@ static void remove_disk(struct mp_attach_job *job, const struct fault *fault)
     job->fd = -1;
     if (!release(job, fault))
         return;
-    mp_scsi_offline(root, disk->host, disk->channel, disk->target, disk->lun);
-    int result = mp_scsi_delete(root, disk->host, disk->channel, disk->target, disk->lun);
+    int result = mp_scsi_offline(root, disk->host, disk->channel, disk->target, disk->lun);
 
+    /* -EINVAL: it has another state in which the kernel sends nothing */
+    if (result == 0 || result == -EINVAL)
+        result = mp_scsi_delete(root, disk->host, disk->channel, disk->target, disk->lun);
     if (result < 0 && result != -ENOENT) {
         job->result = mp_error(&job->error, MANYPATH_E_DEVICE, MANYPATH_PHASE_IDENTITY, result,
                                "%s is left over: %s; deleting it failed with errno %d", disk->name,

@@ -371,9 +371,12 @@ int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                           .outcome = NOTHING_REMOVED};
     int result = begin(&unmap);
 
+    /* looked at before multipathd is asked, which may do more than refuse; udev opens it for moments */
     if (result == 0)
-        result = look(&unmap);
-    if (result == 1) /* looked at before multipathd is asked: it may do more than refuse */
+        do
+            result = look(&unmap);
+        while (result == 1 && !unused(&unmap) && mp_map_wait(deadline_ns));
+    if (result == 1)
         result = unused(&unmap) ? remove_map(&unmap) : in_use(&unmap);
     free(unmap.parts);
     return result;

@@ -105,7 +105,7 @@ def test_map_is_open(host: FakeHost) -> None:
     old, targets = leave(host, with_map=True)
     host.dm.maps[old.uuid].open_count = 1
     host.swap(new := new_volume())
-    with at_most(3.0):
+    with at_most(4.0):
         error = host.handle.attach(targets).failure()
     assert (error.code, error.phase) == ("IN_USE", "identity")
     for word in (old.wwid, new.wwid, "dm-0"):
@@ -113,6 +113,18 @@ def test_map_is_open(host: FakeHost) -> None:
     assert list(host.dm.maps) == [old.uuid]
     assert len(host.disks) == 2
     assert not host.passed("delete")
+
+
+def test_map_is_open_for_a_moment(host: FakeHost) -> None:
+    """udev looks at it."""
+    old, targets = leave(host, with_map=True)
+    item = host.dm.maps[old.uuid]
+    item.open_count = 1
+    host.swap(new := new_volume())
+    operation = host.handle.attach(targets)
+    assert not operation.wait(0.1)
+    item.open_count = 0
+    assert_fresh(host, operation.finish(), new)
 
 
 def test_map_is_held(host: FakeHost) -> None:
@@ -253,7 +265,7 @@ def test_elsewhere_is_not_ours(host: FakeHost) -> None:
 def test_cheap_for_new_disks(host: FakeHost) -> None:
     host.export()
     host.handle.attach(host.targets(2)).finish()
-    assert len(host.passed("inquiry")) == 2
+    assert sorted(host.passed("inquiry")) == sorted(host.passed("open")) == ["sda", "sdb"]
     assert not host.passed("capacity")
 
 
@@ -308,6 +320,20 @@ def test_udev_has_another_volume_of_a_disk_in_its_map(host: FakeHost) -> None:
     assert not host.passed("delete")
     for disk in disks(host):
         assert (disk.folder / "block" / disk.name / "uevent").read_text() == "change"
+
+
+def test_udev_has_a_name_of_its_own_for_every_disk(host: FakeHost) -> None:
+    """From a rule of the site. The new disk is not taken for stale again."""
+    volume, targets = leave(host, 1)
+    host.udev_entry(disks(host)[0], "Sours")
+
+    def delay(disk: Disk) -> float:
+        host.udev_entry(disk, "Sours")
+        return 0.0
+
+    host.device_delay = delay
+    assert host.handle.attach(targets).finish().wwid == volume.wwid
+    assert host.passed("delete") == ["sda"]
 
 
 def test_udev_has_another_name_of_the_disk(host: FakeHost) -> None:
