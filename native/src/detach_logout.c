@@ -17,9 +17,15 @@ static void logout_done(struct mp_session_wait *wait, const struct manypath_erro
     struct mp_detach_session *session =
         (struct mp_detach_session *)((char *)wait - offsetof(struct mp_detach_session, wait));
     struct mp_detach *detach = session->detach;
+    struct mp_session_entry *entry = session->entry;
     enum mp_session_state state;
 
-    if (error->code != 0)
+    session->entry = NULL; /* at once: others decide by who holds it */
+    mp_session_drop(entry);
+    if (error->code == MANYPATH_E_IN_USE) {
+        mp_warn(&detach->warnings, "%s", error->message);
+        detach->detachment->sessions_kept++;
+    } else if (error->code != 0)
         mp_detach_error(detach, error); /* the others are still attempted */
     else if (mp_sysfs_session_state(detach->operation.handle->host->sysfs_root, session->sid,
                                     &state) == -ENOENT)
@@ -81,6 +87,7 @@ void mp_detach_logout(struct mp_detach *detach)
         }
         detach->outstanding++;
         session->wait.done = logout_done;
+        session->wait.until_ns = mp_detach_step_deadline(detach);
         mp_session_logout(session->entry, &session->wait);
     }
     if (--detach->outstanding == 0)
