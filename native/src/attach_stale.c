@@ -326,15 +326,17 @@ static void check_holders(struct mp_attach_job *job)
     uint64_t until_ns = patience(job, CLAIM_PATIENCE);
     struct mp_holders *holders = &job->holders;
     const char *who = holders->foreign;
+    /* multipathd locks the disks that it is about to claim: ours must not be in its way */
+    bool can_look = job->identity.locked;
 
     for (;;) {
-        job->claimed = mp_disk_is_claimed(job->host, job->disk.name);
-        if (!job->claimed ||
+        job->claimed = can_look && mp_disk_is_claimed(job->host, job->disk.name);
+        if ((can_look && !job->claimed) ||
             mp_holders_read(job->host, job->disk.name, job->identity.wwid, holders) < 0)
             return;
         if (holders->foreign[0] != '\0' || holders->other_map[0] != '\0')
             break;
-        if (holders->map[0] != '\0' || job->single_path)
+        if (holders->map[0] != '\0' || job->single_path || !can_look)
             return;
         if (!wait_until(until_ns)) {
             who = "a mounted file system, swap or another program";
