@@ -268,7 +268,7 @@ def test_held_as_soon_as_it_appeared(host: FakeHost) -> None:
 
 
 def test_not_in_the_way_of_multipathd(host: FakeHost) -> None:
-    """Which locks disks while it makes a map of them: they are not claimed then, not even to look."""
+    """It locks disks while it makes a map of them: they are not claimed then, not even to look."""
     host.export()
     (target,) = host.targets(1)
     host.add_disk(host.add_session(target), 1)
