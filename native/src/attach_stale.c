@@ -24,6 +24,7 @@
 #include "sysfs.h"
 #include "text.h"
 #include "udevdb.h"
+#include "users.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -221,7 +222,7 @@ static bool refuse(struct mp_attach_job *job, const struct fault *fault, const c
 {
     job->refuses = fault->other_volume;
     job->result = mp_error(&job->error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, EBUSY,
-                           "%s is left over: %s; it is in use by %s, so it was not replaced; "
+                           "%s is left over: %s; it is in use (%s), so it was not replaced; "
                            "release it and try again",
                            job->disk.name, fault->text, holder);
     return false;
@@ -286,7 +287,10 @@ static bool release(struct mp_attach_job *job, const struct fault *fault)
         if (!mp_disk_is_claimed(job->host, job->disk.name))
             return true;
     } while (wait_until(until_ns));
-    return refuse(job, fault, "a mounted file system, swap or another program");
+    char users[MANYPATH_MESSAGE_SIZE / 4];
+
+    mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
+    return refuse(job, fault, users);
 }
 
 static void remove_disk(struct mp_attach_job *job, const struct fault *fault)
@@ -325,19 +329,23 @@ static void check_holders(struct mp_attach_job *job)
 {
     uint64_t until_ns = patience(job, CLAIM_PATIENCE);
     struct mp_holders *holders = &job->holders;
+    char users[MANYPATH_MESSAGE_SIZE / 4];
     const char *who = holders->foreign;
+    /* multipathd locks the disks that it is about to claim: ours must not be in its way */
+    bool can_look = job->identity.locked;
 
     for (;;) {
-        job->claimed = mp_disk_is_claimed(job->host, job->disk.name);
-        if (!job->claimed ||
+        job->claimed = can_look && mp_disk_is_claimed(job->host, job->disk.name);
+        if ((can_look && !job->claimed) ||
             mp_holders_read(job->host, job->disk.name, job->identity.wwid, holders) < 0)
             return;
         if (holders->foreign[0] != '\0' || holders->other_map[0] != '\0')
             break;
-        if (holders->map[0] != '\0' || job->single_path)
+        if (holders->map[0] != '\0' || job->single_path || !can_look)
             return;
         if (!wait_until(until_ns)) {
-            who = "a mounted file system, swap or another program";
+            mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
+            who = users;
             break;
         }
     }
@@ -345,8 +353,8 @@ static void check_holders(struct mp_attach_job *job)
         who = holders->other_map;
     job->refuses = true;
     job->result = mp_error(&job->error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, EBUSY,
-                           "%s (%s) is held by %s; release it and try again", job->disk.name,
-                           job->identity.wwid, who);
+                           "%s (%s) is %s %s; release it and try again", job->disk.name,
+                           job->identity.wwid, who == users ? "in use:" : "held by", who);
 }
 
 void mp_attach_identify(struct mp_job *base)

@@ -75,7 +75,7 @@ static int ask_udev(const struct mp_host *host, const char *name, dev_t dev, int
         poll(NULL, 0, UDEV_POLL_MS); /* udev tells its listeners only, and those need its library */
     }
     if (terms->deadline_ns != 0)
-        flock(fd, LOCK_EX | LOCK_NB);
+        identity->locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
     mp_copy(identity->wwid, sizeof identity->wwid, entry.id_serial);
     return 0;
 }
@@ -201,15 +201,18 @@ static int open_and_read(const struct mp_host *host, const char *name, dev_t dev
 
     if (fd < 0)
         return fd;
-    if (lock)
-        flock(fd, LOCK_EX | LOCK_NB); /* refused: udev is at work already, and that is no harm */
+    /* refused: udev is at work already, and that is no harm */
+    bool locked = lock && flock(fd, LOCK_EX | LOCK_NB) == 0;
     int result = read_identity(host, fd, name, dev, terms, ret_identity, err);
 
-    if (result < 0)
+    if (result < 0) {
         mp_identity_close(&fd);
-    else
-        *ret_fd = fd;
-    return result;
+        return result;
+    }
+    if (ret_identity->names_length == 0) /* else it was let go of */
+        ret_identity->locked = locked;
+    *ret_fd = fd;
+    return 0;
 }
 
 int mp_identity_open(const struct mp_host *host, const char *name, dev_t dev,

@@ -16,6 +16,7 @@ struct mp_identity {
     /* If the WWID is udev's: the designators themselves, which the paths must have in common too. */
     uint8_t names[MP_LUN_NAMES_SIZE];
     size_t names_length;
+    bool locked; /* the descriptor is, by us; else udev or multipathd is at work with the disk */
 };
 
 /* The same disk; sizes are not compared. */

@@ -267,6 +267,17 @@ def test_held_as_soon_as_it_appeared(host: FakeHost) -> None:
     assert list(host.dm.maps) == ["LVM-abc"]
 
 
+def test_not_in_the_way_of_multipathd(host: FakeHost) -> None:
+    """It locks disks while it makes a map of them: they are not claimed then, not even to look."""
+    host.export()
+    (target,) = host.targets(1)
+    host.add_disk(host.add_session(target), 1)
+    with (host.dev / "sda").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        host.handle.attach([target]).finish()
+    assert not host.passed("open")
+
+
 @pytest.mark.parametrize("where", ["holders", "sda1/holders"])
 def test_md(host: FakeHost, where: str) -> None:
     """On the disk, or on a partition of it."""

@@ -361,9 +361,15 @@ struct manypath_extension {
  * Begins an attach: log in where no session exists, scan the LUN, read and compare each path's
  * identity, make or join the map. Idempotent. A path whose portal refuses or does not answer is
  * PENDING in the result: the handle goes on trying, and the path joins the map when it comes, until
- * another operation works on the same LUN, the map is gone or the handle is closed. Returns at once. Errors: E_INVALID (with the value
- * named), E_FORKED, E_SYSTEM; everything else is told by manypath_attach_finish(). On success
- * *ret_operation must be handed to manypath_attach_finish().
+ * another operation works on the same LUN, the map is gone or the handle is closed.
+ *
+ * A disk that was left over from another volume at the same LUN is deleted, with its map, and scanned
+ * again. If somebody uses it, or has a path of the volume other than through the map (LVM, md, another
+ * map, a mounted file system, swap), the attach fails with E_IN_USE and names both. Where udev and
+ * multipathd read page 0x83 differently, the WWID is udev's, which is waited for.
+ *
+ * Returns at once. Errors: E_INVALID (with the value named), E_FORKED, E_SYSTEM; everything else is told
+ * by manypath_attach_finish(). On success *ret_operation must be handed to manypath_attach_finish().
  */
 MANYPATH_API int manypath_attach_begin(struct manypath *handle,
                                        const struct manypath_attach_request *request,
