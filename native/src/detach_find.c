@@ -102,10 +102,8 @@ static int find_target(struct mp_detach *detach, const struct mp_target *target,
         if (strcmp(sessions[i].iqn, target->iqn) != 0 ||
             !mp_portal_equal(&sessions[i].portal, &target->portal))
             continue;
-        if (session->sid >= 0 && session->sid != sessions[i].sid) {
-            session->several = true;
+        if (session->sid >= 0 && session->sid != sessions[i].sid)
             mp_session_several(session->entry);
-        }
         session->sid = sessions[i].sid;
         session->host = sessions[i].host;
         result =

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stddef.h>
-#include <stdlib.h>
 
 static void logout_over(struct mp_detach *detach)
 {
@@ -12,10 +11,14 @@ static void logout_over(struct mp_detach *detach)
     mp_detach_next(detach);
 }
 
+static struct mp_detach_session *session_of(const struct mp_session_wait *wait)
+{
+    return (struct mp_detach_session *)((uintptr_t)wait - offsetof(struct mp_detach_session, wait));
+}
+
 static void logout_done(struct mp_session_wait *wait, const struct manypath_error *error)
 {
-    struct mp_detach_session *session =
-        (struct mp_detach_session *)((char *)wait - offsetof(struct mp_detach_session, wait));
+    struct mp_detach_session *session = session_of(wait);
     struct mp_detach *detach = session->detach;
     struct mp_session_entry *entry = session->entry;
     enum mp_session_state state;
@@ -25,21 +28,24 @@ static void logout_done(struct mp_session_wait *wait, const struct manypath_erro
     if (error->code == MANYPATH_E_IN_USE) {
         mp_warn(&detach->warnings, "%s", error->message);
         detach->detachment->sessions_kept++;
-    } else if (error->code != 0)
+    } else if (error->code != 0) {
         mp_detach_error(detach, error); /* the others are still attempted */
-    else if (mp_sysfs_session_state(detach->operation.handle->host->sysfs_root, session->sid,
-                                    &state) == -ENOENT)
+    } else if (mp_sysfs_session_state(detach->operation.handle->host->sysfs_root, session->sid,
+                                      &state) == -ENOENT) {
         detach->detachment->sessions_removed++;
-    else
+    } else {
         detach->detachment->sessions_kept++;
+    }
     if (--detach->outstanding == 0)
         logout_over(detach);
 }
 
-/* A disk that this detach wanted to delete, and could not. */
-static bool given_up(const struct mp_detach *detach, const struct mp_disk *disk)
+/* With force: a disk that was to be deleted, and could not be. */
+static bool gives_up(const struct mp_session_wait *wait, const struct mp_disk *disk)
 {
-    for (size_t i = 0; i < detach->disk_count && detach->force; i++) {
+    const struct mp_detach *detach = session_of(wait)->detach;
+
+    for (size_t i = 0; i < detach->disk_count; i++) {
         const struct mp_detach_disk *ours = &detach->disks[i];
 
         if (!ours->kept && ours->disk.host == disk->host && ours->disk.lun == disk->lun &&
@@ -47,22 +53,6 @@ static bool given_up(const struct mp_detach *detach, const struct mp_disk *disk)
             return true;
     }
     return false;
-}
-
-/* Other SCSI devices use this session: another volume on the same target. */
-static bool still_used(const struct mp_detach *detach, const struct mp_detach_session *session)
-{
-    struct mp_disk *disks = NULL;
-    size_t count = 0;
-    int result = mp_sysfs_session_disks(detach->operation.handle->host->sysfs_root, session->host,
-                                        session->sid, &disks, &count);
-    bool used = result < 0 && result != -ENOENT; /* unreadable: leave it alone */
-
-    for (size_t i = 0; i < count; i++)
-        if (!given_up(detach, &disks[i]))
-            used = true;
-    free(disks);
-    return used;
 }
 
 void mp_detach_logout(struct mp_detach *detach)
@@ -75,8 +65,7 @@ void mp_detach_logout(struct mp_detach *detach)
 
         if (session->sid < 0)
             continue;
-        if ((!session->several && still_used(detach, session)) ||
-            !mp_session_exclusive(session->entry)) {
+        if (!mp_session_exclusive(session->entry)) {
             struct mp_session_entry *entry = session->entry;
 
             detach->detachment->sessions_kept++;
@@ -87,7 +76,8 @@ void mp_detach_logout(struct mp_detach *detach)
         }
         detach->outstanding++;
         session->wait.done = logout_done;
-        session->wait.until_ns = mp_detach_step_deadline(detach);
+        session->wait.gives_up = detach->force ? gives_up : NULL;
+        session->wait.until_ns = detach->operation.deadline_ns - MP_DETACH_ANSWER_RESERVE;
         mp_session_logout(session->entry, &session->wait);
     }
     if (--detach->outstanding == 0)

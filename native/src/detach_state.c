@@ -8,9 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Jobs stop waiting this long before the deadline, so that their own error reaches the caller. */
-#define ANSWER_RESERVE (UINT64_C(100) * 1000 * 1000)
-
 void mp_detach_error(struct mp_detach *detach, const struct manypath_error *error)
 {
     struct manypath_detachment *result = detach->detachment;
@@ -43,7 +40,7 @@ uint64_t mp_detach_phase_ns(const struct mp_detach *detach)
 
 uint64_t mp_detach_step_deadline(const struct mp_detach *detach)
 {
-    uint64_t deadline_ns = detach->operation.deadline_ns - ANSWER_RESERVE;
+    uint64_t deadline_ns = detach->operation.deadline_ns - MP_DETACH_ANSWER_RESERVE;
     uint64_t now_ns = mp_now_ns();
 
     if (!detach->force || deadline_ns <= now_ns)

@@ -34,6 +34,9 @@
 
 enum { MP_DETACH_UUID_SIZE = 129 };
 
+/* Jobs stop waiting this long before the deadline, so that their own error reaches the caller. */
+#define MP_DETACH_ANSWER_RESERVE (UINT64_C(100) * 1000 * 1000)
+
 enum mp_detach_step {
     DETACH_FIND,
     DETACH_LOCK,
@@ -72,8 +75,7 @@ struct mp_detach_session {
     struct mp_detach *detach;
     struct mp_portal portal;
     char iqn[MANYPATH_IQN_SIZE];
-    int32_t sid;  /* -1: not there */
-    bool several; /* sessions to this node: sid is one of them */
+    int32_t sid; /* -1: not there */
     int32_t host;
     struct mp_session_entry *entry;
     struct mp_session_wait wait;

@@ -731,6 +731,16 @@ static void logout_answered(void *owner, const struct mp_answer *answer)
     leave(entry);
 }
 
+static bool given_up(const struct mp_session_entry *entry, const struct mp_disk *disk)
+{
+    const struct mp_session_wait *wait;
+
+    LIST_FOREACH(wait, &entry->logouts, link)
+    if (wait->gives_up != NULL && wait->gives_up(wait, disk))
+        return true;
+    return false;
+}
+
 /* Other SCSI devices use this session: another volume on the same target. */
 static bool carries_disks(const struct mp_session_entry *entry, const struct mp_session *session)
 {
@@ -738,9 +748,13 @@ static bool carries_disks(const struct mp_session_entry *entry, const struct mp_
     size_t count = 0;
     int result = mp_sysfs_session_disks(entry->sessions->handle->host->sysfs_root, session->host,
                                         session->sid, &disks, &count);
+    bool carries = result < 0 && result != -ENOENT; /* unreadable: leave it alone */
 
+    for (size_t i = 0; i < count; i++)
+        if (!given_up(entry, &disks[i]))
+            carries = true;
     free(disks);
-    return result == 0 ? count > 0 : result != -ENOENT; /* unreadable: leave it alone */
+    return carries;
 }
 
 /* By name and portal: a sid is only a number. */

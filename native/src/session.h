@@ -18,6 +18,7 @@
 #include "client.h"
 
 struct mp_session_entry;
+struct mp_disk; /* sysfs.h */
 
 /* One who waits for a login or a logout; embed it. done() is called once, perhaps before the call
  * that queued it returns. error->code 0: the session is up (or gone). */
@@ -29,6 +30,8 @@ struct mp_session_wait {
     bool works;   /* with the session, since done() told that it is up */
     const struct mp_login_terms *terms; /* of a login; outlives the wait */
     uint64_t until_ns; /* of a logout: how long to wait for another process; 0: some seconds */
+    /* Of a logout: this disk, which could not be deleted, may go with the session. NULL: none may. */
+    bool (*gives_up)(const struct mp_session_wait *wait, const struct mp_disk *disk);
     void (*done)(struct mp_session_wait *wait, const struct manypath_error *error);
 };
 

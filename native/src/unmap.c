@@ -238,9 +238,10 @@ static void restore_queueing(struct unmap *unmap)
     if (result == 0 || result == -ENXIO || unmap->err == NULL)
         return;
     first = *unmap->err;
-    mp_error(unmap->err, first.code, first.phase, first.sys_errno,
-             "%.400s; its queueing is still off (errno %d): dmsetup message %s 0 queue_if_no_path",
-             first.message, -result, unmap->device);
+    mp_error(
+        unmap->err, first.code, first.phase, first.sys_errno,
+        "%.400s; its queueing is still off (errno %d): dmsetup message /dev/%s 0 queue_if_no_path",
+        first.message, -result, unmap->device);
 }
 
 static int remove_map(struct unmap *unmap)

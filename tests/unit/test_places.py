@@ -165,7 +165,7 @@ def test_no_name_is_given_and_one_offered(handle: FakeHandle) -> None:
     manypath.connect({"target_portal": "192.0.2.1", "target_lun": 1})
     assert len(attached(handle)) == 2
     manypath.disconnect({"target_portal": "192.0.2.1", "target_lun": 1})
-    assert handle.options == {"whole_map": True}
+    assert handle.options == {"whole_map": True, "force": False}
     assert attached(handle) == [("192.0.2.1:3260", IQN, 1)]
 
 
@@ -179,13 +179,13 @@ def test_detach_asks_no_portal(handle: FakeHandle) -> None:
     manypath.disconnect(SINGLES)
     assert [call[0] for call in handle.calls] == ["inventory", "detach"]
     assert set(attached(handle)) == {("192.0.2.1:3260", IQN, 1), ("192.0.2.2:3260", IQN, 1)}
-    assert handle.options == {"whole_map": True}
+    assert handle.options == {"whole_map": True, "force": False}
 
 
 def test_detach_of_lists_is_about_them_alone(handle: FakeHandle) -> None:
     manypath.disconnect({**SINGLES, "target_portals": ["192.0.2.9"], "target_iqns": [IQN]})
     assert attached(handle) == [("192.0.2.9:3260", IQN, 1)]
-    assert handle.options == {"whole_map": False}
+    assert handle.options == {"whole_map": False, "force": False}
 
 
 def test_detach_needs_no_credentials(handle: FakeHandle) -> None:
