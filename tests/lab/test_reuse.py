@@ -290,8 +290,9 @@ def test_the_number_is_free_for_a_while(lab: Lab, iscsid: Iscsid, multipathd: Mu
 
 
 def test_dirty_data_of_the_old_volume(lab: Lab, iscsid: Iscsid, multipathd: Multipathd) -> None:
-    """It lies in the page cache of the old map, which is open. The attach of the new volume is
-    refused and writes none of it; once the storage is right again it reaches the old volume.
+    """Its map is open and was written to, without a flush; how much of it still lies in the page
+    cache is the kernel's choice. Neither an attach nor a detach writes it to the new volume, and
+    once the storage is right again all of it reaches the old one.
     """
     old, new = mark(lab.volume(SIZE)), mark(lab.volume(SIZE))
     export = lab.export(old, lab.portals(2), lun=LUN)
@@ -305,7 +306,7 @@ def test_dirty_data_of_the_old_volume(lab: Lab, iscsid: Iscsid, multipathd: Mult
             attach(export.properties)
         with pytest.raises(InUseError):
             manypath.disconnect(export.properties, timeout=TIMEOUT)
-        assert is_untouched(old) and is_untouched(new)
+        assert is_untouched(new)
         swap(export, old, 2)
     assert data in old.file.read_bytes()
     assert is_untouched(new)
@@ -321,8 +322,8 @@ def test_dirty_data_that_nobody_can_write(lab: Lab, iscsid: Iscsid) -> None:
     first = attach(export.properties)
     with writeback_stopped():
         with opened(first.path, os.O_RDWR) as user:
-            os.pwrite(user, pattern("never to be seen again", MIB), 2 * MIB)
             export.remove_lun(LUN)
+            os.pwrite(user, pattern("never to be seen again", MIB), 2 * MIB)
             with pytest.raises(OSError, match=r"Input/output error"):
                 os.fsync(user)
         export.put(LUN, new)
