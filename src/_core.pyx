@@ -55,8 +55,8 @@ cdef class Handle:
     def __cinit__(self, *, sysfs_root=None, dev_root=None, proc_root=None, iscsid_socket=None,
                   iscsid_pidfile=None, layout_dir=None, multipath_dir=None,
                   multipath_run_dir=None, multipathd_socket=None, multipathd_pidfile=None,
-                  initiator_file=None, runtime_dir=None, daemon_uid=0, logins_in_flight=0,
-                  worker_threads=0):
+                  initiator_file=None, runtime_dir=None, udev_data=None, daemon_uid=0,
+                  logins_in_flight=0, worker_threads=0):
         cdef manypath_options options
         cdef manypath_error err
         cdef int rc
@@ -64,7 +64,8 @@ cdef class Handle:
         texts = [None if text is None else _bytes(text)
                  for text in (sysfs_root, dev_root, iscsid_socket, iscsid_pidfile, layout_dir,
                               multipath_dir, multipath_run_dir, multipathd_socket,
-                              multipathd_pidfile, initiator_file, runtime_dir, proc_root)]
+                              multipathd_pidfile, initiator_file, runtime_dir, proc_root,
+                              udev_data)]
         memset(&options, 0, sizeof(options))
         memset(&err, 0, sizeof(err))
         options.sysfs_root = _pointer(texts[0])
@@ -79,6 +80,7 @@ cdef class Handle:
         options.initiator_file = _pointer(texts[9])
         options.runtime_dir = _pointer(texts[10])
         options.proc_root = _pointer(texts[11])
+        options.udev_data = _pointer(texts[12])
         options.daemon_uid = daemon_uid
         options.logins_in_flight = logins_in_flight
         options.worker_threads = worker_threads
@@ -93,10 +95,10 @@ cdef class Handle:
             manypath_close(self._handle)
 
     def attach(self, targets, timeout_ms, min_paths, *, candidates=(), chap=None,
-               single_path=False):
+               single_path=False, wwid=None, serial=None):
         """Attach the volume that is offered at `targets`, and perhaps at `candidates`.
 
-        Return an Attachment.
+        With `wwid` or `serial` it must be that one. Return an Attachment.
         """
         cdef _Targets array = _Targets(targets, candidates)
         cdef _Chap secrets = _Chap(chap)
@@ -107,6 +109,8 @@ cdef class Handle:
         cdef size_t path_count = 0
         cdef manypath_error err
         cdef int rc
+        # Keeps the bytes alive until manypath_attach_begin() has copied them.
+        wanted = [None if text is None else _bytes(text) for text in (wwid, serial)]
         memset(&err, 0, sizeof(err))
         request.targets = array.items
         request.target_count = array.count
@@ -114,6 +118,8 @@ cdef class Handle:
         request.min_paths = min_paths
         request.chap = secrets.pointer
         request.single_path = single_path
+        request.wwid = _pointer(wanted[0])
+        request.serial = _pointer(wanted[1])
         with nogil:
             rc = manypath_attach_begin(self._handle, &request, &operation, &err)
         if rc < 0:

@@ -38,6 +38,7 @@ cdef extern from "<manypath/manypath.h>" nogil:
         const char *multipathd_pidfile
         const char *initiator_file
         const char *runtime_dir
+        const char *udev_data
         uint32_t daemon_uid
         uint32_t logins_in_flight
         uint32_t worker_threads
@@ -71,6 +72,8 @@ cdef extern from "<manypath/manypath.h>" nogil:
         uint32_t min_paths
         const manypath_chap *chap
         c_bool single_path
+        const char *wwid
+        const char *serial
 
     struct manypath_detach_request:
         const manypath_target *targets

@@ -157,6 +157,7 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
 {
     struct mp_target *targets = NULL;
     struct mp_chap *chap = NULL;
+    struct mp_wanted wanted;
     size_t count = 0;
     int result = mp_request_timeout(request->timeout_ms, err);
 
@@ -166,6 +167,8 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
         result = mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
                           "min_paths is %u, but the request asks for only %zu different paths",
                           request->min_paths, request->single_path ? 1 : count);
+    if (result == 0)
+        result = mp_wanted_parse(request->wwid, request->serial, &wanted, err);
     if (result == 0)
         result = mp_chap_new(request->chap, &chap, err);
     if (result < 0) {
@@ -204,6 +207,7 @@ int mp_attach_new(struct manypath *handle, const struct manypath_attach_request 
     attach->decide = mp_attach_decide;
     attach->min_paths = request->min_paths != 0 ? request->min_paths : 1;
     attach->single_path = request->single_path;
+    attach->wanted = wanted;
     attach->terms.replacement_timeout_s =
         request->single_path ? REPLACEMENT_TIMEOUT_SINGLE_S : REPLACEMENT_TIMEOUT_S;
     attach->terms.timeout_s = seconds < LOGIN_TIMEOUT_MIN_S   ? LOGIN_TIMEOUT_MIN_S

@@ -5,11 +5,10 @@
 #include "error.h"
 
 #include <inttypes.h>
-#include <string.h>
 
 static bool same_identity(const struct mp_identity *a, const struct mp_identity *b)
 {
-    return a->size_bytes == b->size_bytes && strcmp(a->wwid, b->wwid) == 0;
+    return a->size_bytes == b->size_bytes && mp_identity_same_disk(a, b);
 }
 
 /* How many ready paths have this identity, candidates counted or not. */
@@ -74,8 +73,22 @@ bool mp_path_check_identity(struct mp_attach_path *path)
     return false;
 }
 
+bool mp_attach_refused(struct mp_attach *attach)
+{
+    for (size_t i = 0; i < attach->path_count; i++) {
+        if (!attach->paths[i].refuses)
+            continue;
+        attach->operation.error = attach->paths[i].error;
+        mp_attach_fail(attach);
+        return true;
+    }
+    return false;
+}
+
 void mp_attach_choose(struct mp_attach *attach)
 {
+    if (mp_attach_refused(attach))
+        return;
     const struct mp_identity *identity = majority(attach);
 
     if (identity == NULL) {

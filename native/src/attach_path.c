@@ -15,10 +15,18 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OPENS_MAX = 3 };
+enum {
+    OPENS_MAX = 3,
+    ROUNDS_MAX = 2, /* of deleting a left-over disk and scanning again */
+};
 
 /* What taking back a map that multipathd made may take, of a path that nobody waits for any more. */
 #define ORPHAN_PATIENCE (5000 * MP_MS)
+
+/* What a late path gives udev to tell its WWID. */
+#define UDEV_PATIENCE (10000 * MP_MS)
+/* The job stops waiting this long before the path's time is over, so that its own error is told. */
+#define ANSWER_RESERVE (100 * MP_MS)
 
 /* ---- letting go, undoing, failing ---- */
 
@@ -181,14 +189,6 @@ void mp_path_keep(struct mp_attach_path *path)
 
 /* ---- identity ---- */
 
-static void identity_run(struct mp_job *base)
-{
-    struct mp_attach_job *job = (struct mp_attach_job *)base;
-
-    job->result = mp_identity_open(job->host, job->disk.name, job->disk.dev, &job->identity,
-                                   &job->fd, &job->error);
-}
-
 /* The node is made, and can be opened, a moment after sysfs shows the disk. */
 static bool too_early(int sys_errno)
 {
@@ -205,11 +205,49 @@ static bool coming_up(struct mp_attach_path *path, int sys_errno)
 }
 
 static void path_identity(struct mp_attach_path *path);
+static void path_scan(struct mp_attach_path *path);
+
+/* A left-over disk was deleted: as if there had been none. */
+static void scan_again(struct mp_attach_path *path)
+{
+    path->has_disk = path->announced = false;
+    path->opens = 0;
+    path->rounds++;
+    path_scan(path);
+}
+
+/* The caller knows who the volume is. */
+static bool is_wanted(struct mp_attach_path *path)
+{
+    const struct mp_wanted *wanted = &path->attach->wanted;
+    const struct mp_identity *found = &path->identity;
+    bool wwid = wanted->wwid[0] == '\0' || strcmp(wanted->wwid, found->wwid) == 0;
+    bool serial = wanted->serial[0] == '\0' || strcmp(wanted->serial, found->serial) == 0;
+
+    if (wwid && serial)
+        return true;
+    if (!path->target.candidate)
+        mp_attach_warn(path->attach, "%s through portal %s is disk %s, not %s%s: kept out",
+                       path->disk.name, path->target.address, wwid ? found->serial : found->wwid,
+                       wwid ? wanted->serial : wanted->wwid, wwid ? " (serial numbers)" : "");
+    mp_path_error(path, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
+                  "%s has %s %s, and %s was asked for; it was kept out. Check what the LUN is "
+                  "mapped to, or what is expected",
+                  path->disk.name, wwid ? "serial" : "wwid", wwid ? found->serial : found->wwid,
+                  wwid ? wanted->serial : wanted->wwid);
+    return false;
+}
 
 static void identity_finished(struct mp_attach_job *job)
 {
     struct mp_attach_path *path = job->path;
 
+    if (job->note[0] != '\0')
+        mp_attach_warn(path->attach, "%s", job->note);
+    if (job->deleted) {
+        scan_again(path);
+        return;
+    }
     if (job->result < 0 && too_early(job->error.sys_errno) && path->opens < OPENS_MAX &&
         (path->announced || coming_up(path, job->error.sys_errno))) {
         if (path->announced)
@@ -219,6 +257,7 @@ static void identity_finished(struct mp_attach_job *job)
         return;
     }
     if (job->result < 0) {
+        path->refuses = job->refuses && !path->target.candidate;
         mp_path_error(path, job->error.code, job->error.phase, job->error.sys_errno, "%s",
                       job->error.message);
         return;
@@ -228,6 +267,10 @@ static void identity_finished(struct mp_attach_job *job)
     job->fd = -1;
     path->identity = job->identity;
     MP_FAULT("attach.identity_read");
+    path->holders = job->holders;
+    path->claimed = job->claimed;
+    if (!is_wanted(path))
+        return;
     path->times.identity_end_ns = mp_attach_since_begin(path->attach);
     path->step = MP_PATH_READY;
     path->attach->decide(path->attach);
@@ -235,10 +278,21 @@ static void identity_finished(struct mp_attach_job *job)
 
 static void path_identity(struct mp_attach_path *path)
 {
+    struct mp_attach *attach = path->attach;
     struct mp_attach_job *job =
-        mp_attach_job_new(path->attach, path, identity_run, identity_finished);
+        mp_attach_job_new(attach, path, mp_attach_identify, identity_finished);
 
     MP_FAULT("attach.disk_there");
+    if (job != NULL) {
+        job->was_there = !path->disk_is_ours || path->rounds > 0;
+        job->last_round = path->rounds >= ROUNDS_MAX;
+        job->appeared_ns = path->disk_is_ours ? path->scan_ns : 0;
+        job->single_path = attach->single_path;
+        job->wants_serial = attach->wanted.serial[0] != '\0';
+        job->deadline_ns = attach->step == MP_VOLUME_DONE
+                               ? mp_now_ns() + UDEV_PATIENCE
+                               : attach->paths_deadline_ns - ANSWER_RESERVE;
+    }
     path->step = MP_PATH_IDENTITY;
     path->opens++;
     path->times.device_end_ns = mp_attach_since_begin(path->attach);
@@ -353,6 +407,7 @@ static void path_scan(struct mp_attach_path *path)
         job->disk.lun = path->target.lun;
     }
     path->disk_is_ours = true; /* whatever appears from here on */
+    path->scan_ns = mp_now_ns();
     if (job == NULL || !mp_attach_job_start(job, &path->job))
         mp_path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_SCAN, EAGAIN,
                       "no thread for the scan");

@@ -3,41 +3,26 @@
  * of the time, and what it left is taken back before the next is tried. */
 #include "attach_state.h"
 
-#include "error.h"
-#include "sysfs.h"
 #include "text.h"
 
-#include <errno.h>
-#include <string.h>
-
-/* A disk that somebody uses is not handed out. A multipath map over it is no reason to refuse,
- * since multipathd may make one at any time, but the caller should know. */
-static int check_holders(struct mp_attach *attach, const struct mp_disk *disk)
+/* What multipathd may do at any time, and what an earlier attach may have led to, is no reason to refuse;
+ * but the caller should know. */
+static void warn_of_holders(struct mp_attach *attach, const struct mp_attach_path *path)
 {
-    const char *root = attach->operation.handle->host->sysfs_root;
-    char holders[1][MANYPATH_DEVICE_SIZE];
-    char uuid[MANYPATH_WWID_SIZE + 8] = "";
-    size_t count = 0;
-
-    if (mp_sysfs_holders(root, disk->name, holders, 1, &count) < 0 || count == 0)
-        return 0;
-    mp_sysfs_dm(root, holders[0], uuid, sizeof uuid, NULL, 0);
-    if (strncmp(uuid, "mpath-", 6) != 0)
-        return mp_error(&attach->operation.error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, EBUSY,
-                        "%s is held by %s; release it and try again", disk->name, holders[0]);
-    mp_attach_warn(attach, "%s is a path of the multipath map %s, which was asked not to be used",
-                   disk->name, holders[0]);
-    return 0;
+    if (path->holders.map[0] != '\0')
+        mp_attach_warn(attach,
+                       "%s is a path of the multipath map %s, which was asked not to be used",
+                       path->disk.name, path->holders.map);
+    else if (path->claimed)
+        mp_attach_warn(attach, "%s is in use by a mounted file system, swap or another program",
+                       path->disk.name);
 }
 
 static void finish_with(struct mp_attach *attach, struct mp_attach_path *path)
 {
     struct manypath_attachment *attachment = attach->attachment;
 
-    if (check_holders(attach, &path->disk) < 0) {
-        mp_attach_fail(attach);
-        return;
-    }
+    warn_of_holders(attach, path);
     mp_copy(attachment->device, sizeof attachment->device, path->disk.name);
     mp_copy(attachment->wwid, sizeof attachment->wwid, path->identity.wwid);
     attachment->size_bytes = path->identity.size_bytes;

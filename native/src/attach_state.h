@@ -27,12 +27,14 @@
  *   attach_policy.c   what multipathd leaves alone
  *   attach_end.c      the answer; failure and undoing
  *   attach_path.c     one path's walk, and taking it back
+ *   attach_stale.c    who a disk is, and whether it is left over from another volume
  *   attach_job.c      what runs in a worker
  *   attach_state.c    warnings, time
  */
 #ifndef MP_ATTACH_STATE_H
 #define MP_ATTACH_STATE_H
 
+#include "holders.h"
 #include "identity.h"
 #include "lock.h"
 #include "map.h"
@@ -40,6 +42,7 @@
 #include "request.h"
 #include "session.h"
 #include "sysfs.h"
+#include "wanted.h"
 
 #define MP_MS UINT64_C(1000000) /* in nanoseconds */
 
@@ -80,11 +83,16 @@ struct mp_attach_path {
     bool disk_is_ours; /* appeared by our scan */
     bool announced;    /* the kernel said that the block device is complete */
     unsigned opens;    /* attempts to open it */
+    unsigned rounds;   /* how often a disk was deleted that was left over */
+    bool refuses;      /* somebody else has its disk: the volume must not be used; see error */
+    uint64_t scan_ns;  /* when the scan began that brought the disk */
     struct mp_disk disk;
     bool has_disk;
     bool in_map; /* was handed to the map's job */
     int fd;      /* open and locked from IDENTITY until the map's job takes it; -1 */
     struct mp_identity identity;
+    struct mp_holders holders;
+    bool claimed; /* by them, or by who knows whom */
     int32_t sid, host;
     int32_t state; /* in the map */
     struct manypath_path_times times;
@@ -97,6 +105,7 @@ struct mp_attach {
     uint32_t min_paths;
     bool single_path;
     struct mp_login_terms terms;
+    struct mp_wanted wanted;           /* who the caller expects it to be */
     struct mp_identity identity;       /* the volume's, once chosen */
     struct mp_lock wwid_lock;          /* of that identity, while the map is worked on */
     char device[MANYPATH_DEVICE_SIZE]; /* of the map, once it is there */
@@ -134,6 +143,13 @@ struct mp_attach_job {
     struct mp_disk disk;
     struct mp_identity identity;
     int fd; /* the open disk, closed with the job unless it is taken; -1 */
+    /* identity: */
+    bool was_there, last_round, single_path, wants_serial;
+    uint64_t appeared_ns;
+    struct mp_holders holders;
+    bool claimed, refuses;
+    bool deleted; /* it was left over from another volume: to be scanned again */
+    char note[MANYPATH_MESSAGE_SIZE]; /* what was done to it and why, or "" */
     char wwid[MANYPATH_WWID_SIZE];
     uint64_t size_bytes;
     uint64_t deadline_ns;
@@ -164,6 +180,11 @@ bool mp_attach_job_start(struct mp_attach_job *job, struct mp_job **slot);
 void mp_attach_job_abandon(struct mp_attach *attach, struct mp_job **slot);
 /* For a job that was not started. */
 void mp_attach_job_free(struct mp_attach_job *job);
+
+/* ---- attach_stale.c ---- */
+
+/* The identity job: reads who the disk is and who has it, and removes a disk that was left over. */
+void mp_attach_identify(struct mp_job *job);
 
 /* ---- attach_path.c ---- */
 
@@ -238,6 +259,8 @@ void mp_attach_ask_policy(struct mp_attach *attach);
 /* Chooses the volume's identity from the ready paths, fails those that have another, and goes on to
  * the map. */
 void mp_attach_choose(struct mp_attach *attach);
+/* Somebody else has a disk of the volume: fails it. */
+bool mp_attach_refused(struct mp_attach *attach);
 /* Never the wrong disk: a path that disagrees with the volume is kept out, and named. */
 bool mp_path_check_identity(struct mp_attach_path *path);
 

@@ -103,6 +103,8 @@ void mp_attach_decide(struct mp_attach *attach)
         mp_attach_late_paths(attach);
     else if (attach->step == MP_VOLUME_UNDOING && all_over(attach))
         mp_attach_finish(attach);
+    else if (attach->step == MP_VOLUME_PATHS && mp_attach_refused(attach))
+        ; /* nothing is decided any more */
     else if (attach->step == MP_VOLUME_PATHS && attach->single_path)
         mp_attach_single_check(attach);
     else if (attach->step == MP_VOLUME_PATHS)

@@ -88,29 +88,33 @@ static int add_disk(struct mp_detach *detach, const struct mp_disk *disk)
     return 0;
 }
 
+/* The disk of one target; one in each session, should the host have several to this node. */
 static int find_target(struct mp_detach *detach, const struct mp_target *target,
                        const struct mp_session *sessions, size_t count)
 {
     struct mp_detach_session *session = session_of(detach, &target->portal, target->iqn);
-    struct mp_disk disk;
+    int result = 0;
 
     if (session == NULL)
         return out_of_memory(detach);
-    for (size_t i = 0; i < count && session->sid < 0; i++) {
-        if (strcmp(sessions[i].iqn, target->iqn) == 0 &&
-            mp_portal_equal(&sessions[i].portal, &target->portal)) {
-            session->sid = sessions[i].sid;
-            session->host = sessions[i].host;
-        }
-    }
-    if (session->sid < 0)
-        return 0;
-    int result =
-        mp_sysfs_find_disk(sysfs_root(detach), session->host, session->sid, target->lun, &disk);
+    for (size_t i = 0; i < count && result == 0; i++) {
+        struct mp_disk disk;
 
-    if (result == -ENOENT)
-        return 0;
-    return result < 0 ? unreadable(detach, "a session's disk", result) : add_disk(detach, &disk);
+        if (strcmp(sessions[i].iqn, target->iqn) != 0 ||
+            !mp_portal_equal(&sessions[i].portal, &target->portal))
+            continue;
+        if (session->sid >= 0 && session->sid != sessions[i].sid)
+            mp_session_several(session->entry);
+        session->sid = sessions[i].sid;
+        session->host = sessions[i].host;
+        result =
+            mp_sysfs_find_disk(sysfs_root(detach), session->host, session->sid, target->lun, &disk);
+        if (result == 0)
+            result = add_disk(detach, &disk);
+        else
+            result = result == -ENOENT ? 0 : unreadable(detach, "a session's disk", result);
+    }
+    return result;
 }
 
 /* A member of the map, and the session it came through. Other members stay out of this: the map's

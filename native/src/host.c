@@ -41,6 +41,7 @@ struct mp_host *mp_host_new(const struct manypath_options *options)
     host->multipathd_pidfile = copy_or(options->multipathd_pidfile, "/run/multipathd.pid");
     host->initiator_file = copy_or(options->initiator_file, "/etc/iscsi/initiatorname.iscsi");
     host->runtime_dir = copy_or(options->runtime_dir, "/run/manypath");
+    host->udev_data = copy_or(options->udev_data, "/run/udev/data");
     host->daemon_uid = options->daemon_uid;
     host->logins_in_flight = options->logins_in_flight != 0 ? options->logins_in_flight : 16;
     host->worker_threads = options->worker_threads != 0 ? options->worker_threads : 32;
@@ -48,7 +49,7 @@ struct mp_host *mp_host_new(const struct manypath_options *options)
         host->iscsid_socket == NULL || host->iscsid_pidfile == NULL || host->layout_dir == NULL ||
         host->multipath_dir == NULL || host->multipath_run_dir == NULL ||
         host->multipathd_socket == NULL || host->multipathd_pidfile == NULL ||
-        host->initiator_file == NULL || host->runtime_dir == NULL) {
+        host->initiator_file == NULL || host->runtime_dir == NULL || host->udev_data == NULL) {
         mp_host_release(host);
         return NULL;
     }
@@ -79,6 +80,7 @@ void mp_host_release(struct mp_host *host)
     free(host->multipathd_pidfile);
     free(host->initiator_file);
     free(host->runtime_dir);
+    free(host->udev_data);
     free(host);
 }
 

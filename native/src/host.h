@@ -23,6 +23,7 @@ struct mp_host {
     char *multipathd_pidfile;
     char *initiator_file;
     char *runtime_dir;
+    char *udev_data;
     uint32_t daemon_uid;
     uint32_t logins_in_flight;
     uint32_t worker_threads;

@@ -4,6 +4,7 @@
 #define MP_IDENTITY_H
 
 #include "host.h"
+#include "vpd.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -11,7 +12,36 @@
 struct mp_identity {
     char wwid[MANYPATH_WWID_SIZE];
     uint64_t size_bytes;
+    char serial[MP_SERIAL_SIZE]; /* if it was asked for */
+    /* If the WWID is udev's: the designators themselves, which the paths must have in common too. */
+    uint8_t names[MP_LUN_NAMES_SIZE];
+    size_t names_length;
+    bool locked; /* the descriptor is, by us; else udev or multipathd is at work with the disk */
 };
+
+/* The same disk; sizes are not compared. */
+bool mp_identity_same_disk(const struct mp_identity *a, const struct mp_identity *b);
+
+struct mp_identity_terms {
+    bool serial;          /* read page 0x80 too */
+    uint64_t appeared_ns; /* the disk is no older than this; 0: it may be */
+    uint64_t deadline_ns; /* how long udev is waited for where only udev can tell the WWID */
+};
+
+/*
+ * As mp_identity_open(), for a disk that udev may still have to see. Where page 0x83 has only
+ * designators that udev and multipathd read differently, the WWID is the ID_SERIAL of udev's
+ * database. An entry may be left from a disk that had the number before, so it is believed only if its
+ * ID_SERIAL comes from one of the designators just read, or if udev first saw the device after it
+ * appeared. The lock is let go of meanwhile, since udev leaves locked disks alone.
+ */
+int mp_identity_learn(const struct mp_host *host, const char *name, dev_t dev,
+                      const struct mp_identity_terms *terms, struct mp_identity *ret_identity,
+                      int *ret_fd, struct manypath_error *err);
+
+/* The designators of the logical unit, as the disk tells them now. Negative errno. */
+int mp_identity_names(const struct mp_host *host, const char *name, dev_t dev,
+                      uint8_t ret_names[MP_LUN_NAMES_SIZE], size_t *ret_length);
 
 /*
  * Opens <dev_root>/name (it must still be device `dev`), reads VPD 0x83 and the size. On success

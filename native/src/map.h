@@ -99,6 +99,14 @@ int mp_map_remove(struct mp_host *host, const char *uuid, const struct mp_unmap_
 int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                          struct manypath_error *err);
 
+/*
+ * Removes a map without flushing it, because its disks are another volume now. Refuses while it is
+ * open or held. A map that is not open has nothing to write: the kernel writes back and drops its page
+ * cache when the last one closes it.
+ */
+int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
+                   struct manypath_error *err);
+
 /* mp_map_flush() for a disk without a map: refuses while in use, flushes. */
 int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
                     struct mp_unmap_result *result, struct manypath_error *err);

@@ -12,17 +12,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-/* The bytes of a hostile string, made harmless and short for an error text. */
-static const char *printable(const char *text, char *buffer, size_t size)
-{
-    size_t i;
-
-    for (i = 0; i + 1 < size && text[i] != '\0'; i++)
-        buffer[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
-    buffer[i] = '\0';
-    return buffer;
-}
-
 /* RFC 7143 section 4.2.7: iqn., eui. or naa.; 223 bytes. Names are compared byte by byte on the
  * wire and in sysfs, so only the characters that stringprep (RFC 3722) leaves as they are in ASCII
  * are taken. */
@@ -63,7 +52,7 @@ int mp_request_portal(const struct manypath_target *target, size_t index,
         return mp_error(
             err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
             "target %zu: '%s' is not a numeric IPv4 or IPv6 address; resolve host names first",
-            index, printable(target->address, shown, sizeof shown));
+            index, mp_printable(target->address, shown, sizeof shown));
     return 0;
 }
 
@@ -83,7 +72,7 @@ static int check_target(const struct manypath_target *target, size_t index,
     if (fault != NULL)
         return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
                         "target %zu: the iSCSI name '%s' %s", index,
-                        printable(target->iqn, shown, sizeof shown), fault);
+                        mp_printable(target->iqn, shown, sizeof shown), fault);
     if (target->lun > INT64_MAX)
         return mp_error(err, MANYPATH_E_INVALID, MANYPATH_PHASE_REQUEST, 0,
                         "target %zu: LUN %llu is out of range; LUNs are 0 to 2^63-1", index,

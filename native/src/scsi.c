@@ -41,7 +41,14 @@ enum {
     DRIVER_TIMEOUT = 0x06, /* kernel include/scsi/sg.h */
     DRIVER_SENSE = 0x08,
 
-    QUALIFIER_NO_LUN = 3, /* SPC-4 table 174: not capable of supporting a device at this LUN */
+    LUN_NOT_SUPPORTED = 0x25, /* additional sense code, SPC-4 annex F.2 */
+
+    READ_CAPACITY_10 = 0x25, /* SBC-3 5.15 */
+    READ_CAPACITY_10_SIZE = 8,
+    SERVICE_ACTION_IN_16 = 0x9e, /* SBC-3 5.16: READ CAPACITY (16) */
+    READ_CAPACITY_16 = 0x10,
+    READ_CAPACITY_16_SIZE = 32,
+    BLOCK_MAX = 64 * 1024, /* bytes; larger ones are nonsense */
 };
 
 /* Weak so that a test can answer instead of the kernel. */
@@ -81,7 +88,7 @@ int mp_scsi_scan(const char *root, int32_t host, int32_t channel, int32_t target
 }
 
 static int write_device_attribute(const char *root, int32_t host, int32_t channel, int32_t target,
-                                  uint64_t lun, const char *name)
+                                  uint64_t lun, const char *name, const char *text)
 {
     char path[PATH_MAX];
     int length =
@@ -91,7 +98,7 @@ static int write_device_attribute(const char *root, int32_t host, int32_t channe
 
     if (length < 0 || (size_t)length >= sizeof path)
         return -ENAMETOOLONG;
-    int r = write_attribute(path, "1");
+    int r = write_attribute(path, text);
 
     /* somebody else's delete is under way (kernel scsi_sysfs.c sdev_store_delete) */
     return r == -ENODEV || r == -ENXIO ? -ENOENT : r;
@@ -99,12 +106,27 @@ static int write_device_attribute(const char *root, int32_t host, int32_t channe
 
 int mp_scsi_delete(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
 {
-    return write_device_attribute(root, host, channel, target, lun, "delete");
+    return write_device_attribute(root, host, channel, target, lun, "delete", "1");
 }
 
 int mp_scsi_rescan(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
 {
-    return write_device_attribute(root, host, channel, target, lun, "rescan");
+    return write_device_attribute(root, host, channel, target, lun, "rescan", "1");
+}
+
+int mp_scsi_offline(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun)
+{
+    return write_device_attribute(root, host, channel, target, lun, "state", "offline");
+}
+
+int mp_scsi_announce(const char *root, const char *name)
+{
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof path, "%s/block/%s/uevent", root, name);
+
+    if (length < 0 || (size_t)length >= sizeof path)
+        return -ENAMETOOLONG;
+    return write_attribute(path, "change");
 }
 
 int mp_scsi_size(int fd, uint64_t *ret_bytes)
@@ -135,6 +157,15 @@ static unsigned sense_key(const uint8_t *sense, size_t length)
     }
 }
 
+/* The additional sense code; 0: none. */
+static unsigned additional_sense(const uint8_t *sense, size_t length)
+{
+    bool descriptor = length > 0 && (sense[0] & 0x7f) >= 0x72;
+    size_t at = descriptor ? 2 : 12;
+
+    return length > at ? sense[at] : 0;
+}
+
 /* What became of a command: 0, -EAGAIN after UNIT ATTENTION, or an error of mp_scsi_vpd(). */
 static int command_result(const struct sg_io_hdr *io, const uint8_t *sense)
 {
@@ -152,7 +183,7 @@ static int command_result(const struct sg_io_hdr *io, const uint8_t *sense)
     case SENSE_RECOVERED:
         return 0;
     case SENSE_ILLEGAL_REQUEST:
-        return -EOPNOTSUPP;
+        return additional_sense(sense, sense_length) == LUN_NOT_SUPPORTED ? -ENODEV : -EOPNOTSUPP;
     case SENSE_UNIT_ATTENTION:
         return -EAGAIN;
     default:
@@ -217,7 +248,7 @@ static int inquire(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned 
         return r;
     if (received < VPD_HEADER_SIZE)
         return -EPROTO;
-    if (buffer[0] >> 5 == QUALIFIER_NO_LUN)
+    if (buffer[0] >> 5 != 0) /* SPC-4 table 174: no device is connected at this LUN */
         return -ENODEV;
     if (buffer[1] != page)
         return -EPROTO;
@@ -269,4 +300,42 @@ int mp_scsi_port_groups(int fd, bool extended, uint8_t *buffer, size_t size, uns
     if (size > ALLOCATION_MAX)
         return -EINVAL;
     return send_patiently(fd, command, sizeof command, buffer, size, timeout_ms, ret_length);
+}
+
+static uint64_t big_endian(const uint8_t *bytes, size_t count)
+{
+    uint64_t value = 0;
+
+    for (size_t i = 0; i < count; i++)
+        value = value << 8 | bytes[i];
+    return value;
+}
+
+int mp_scsi_capacity(int fd, unsigned timeout_ms, uint64_t *ret_bytes)
+{
+    const uint8_t ten[10] = {READ_CAPACITY_10};
+    const uint8_t sixteen[16] = {SERVICE_ACTION_IN_16, READ_CAPACITY_16, [13] = READ_CAPACITY_16_SIZE};
+    uint8_t data[READ_CAPACITY_16_SIZE];
+    size_t received = 0;
+    uint64_t last, block;
+    int r = send_patiently(fd, sixteen, sizeof sixteen, data, sizeof data, timeout_ms, &received);
+
+    if (r == -EOPNOTSUPP) { /* an old target */
+        r = send_patiently(fd, ten, sizeof ten, data, READ_CAPACITY_10_SIZE, timeout_ms, &received);
+        if (r == 0 && received < READ_CAPACITY_10_SIZE)
+            r = -EPROTO;
+        last = big_endian(data, 4);
+        block = big_endian(data + 4, 4);
+    } else {
+        if (r == 0 && received < 12)
+            r = -EPROTO;
+        last = big_endian(data, 8);
+        block = big_endian(data + 8, 4);
+    }
+    if (r < 0)
+        return r;
+    if (block == 0 || block > BLOCK_MAX || last >= UINT64_MAX / BLOCK_MAX)
+        return -EPROTO;
+    *ret_bytes = (last + 1) * block;
+    return 0;
 }

@@ -18,7 +18,8 @@ int mp_scsi_scan(const char *root, int32_t host, int32_t channel, int32_t target
 /* INQUIRY VPD page through SG_IO on an open block device. Fills up to `size` bytes, sets
  * *ret_length to the bytes valid (4 + page length, bounded by what was transferred). -EIO: check
  * condition or transport failure; -EOPNOTSUPP: ILLEGAL REQUEST (no such page); -ENODEV: the target
- * says that it has no such LUN (peripheral qualifier 3); -ETIMEDOUT; -EPROTO: malformed answer. */
+ * says that it has no such LUN any more (a peripheral qualifier other than 0, or LOGICAL UNIT NOT
+ * SUPPORTED); -ETIMEDOUT; -EPROTO: malformed answer. */
 int mp_scsi_vpd(int fd, uint8_t page, uint8_t *buffer, size_t size, unsigned timeout_ms,
                 size_t *ret_length);
 
@@ -33,6 +34,17 @@ int mp_scsi_port_groups(int fd, bool extended, uint8_t *buffer, size_t size, uns
 
 /* Size of an open block device in bytes (BLKGETSIZE64). */
 int mp_scsi_size(int fd, uint64_t *ret_bytes);
+
+/* READ CAPACITY through SG_IO: the size in bytes as the target tells it now; the kernel keeps the one
+ * from its last scan. Errors as mp_scsi_vpd(). */
+int mp_scsi_capacity(int fd, unsigned timeout_ms, uint64_t *ret_bytes);
+
+/* Sets the device's state to "offline": the kernel sends it no data any more. -ENOENT when it is
+ * gone; -EINVAL: it has a state that does not allow this. */
+int mp_scsi_offline(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun);
+
+/* Writes "change" to the uevent file of a block device: udev looks at it again. */
+int mp_scsi_announce(const char *root, const char *name);
 
 /* Writes 1 to the device's delete file: synchronous, may send SYNCHRONIZE CACHE. -ENOENT when it is
  * gone. */

@@ -87,11 +87,9 @@ uint64_t mp_session_login_end_ns(const struct mp_session_entry *entry)
 {
     return entry->login_end_ns;
 }
-
-bool mp_entry_find(const struct mp_session_entry *entry, struct mp_session *ret_session)
+void mp_session_several(struct mp_session_entry *entry)
 {
-    return mp_sysfs_find_session(entry->sessions->handle->host->sysfs_root, entry->iqn,
-                                 &entry->portal, ret_session) == 0;
+    entry->several = true;
 }
 
 /* ---- the lock between processes ---- */
@@ -187,7 +185,7 @@ void mp_entry_settle(struct mp_session_entry *entry)
 
     entry->left = false;
     if ((entry->state == MP_ENTRY_UP && entry->ours) ||
-        (left && mp_entry_find(entry, &session) && !mp_entry_carries_disks(entry, &session))) {
+        (left && mp_entry_find_idle(entry, &session))) {
         mp_log(&entry->sessions->handle->log, MANYPATH_LOG_INFO,
                "session %d to %s through portal %s port %u is not needed and is logged out",
                entry->sid, entry->iqn, entry->address, entry->portal.port);

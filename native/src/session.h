@@ -57,6 +57,8 @@ void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wa
 /* Wants the session gone, unless somebody else holds the entry or there are disks on it: then it stays,
  * which is no error. E_IN_USE: it stays because another process works with it. */
 void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *wait);
+/* The host has several sessions to this node: the next logout is about each that has no disks. */
+void mp_session_several(struct mp_session_entry *entry);
 void mp_session_stop_waiting(struct mp_session_wait *wait);
 /* The one who waited has done what it needs the session for. */
 void mp_session_done_with(struct mp_session_entry *entry, struct mp_session_wait *wait);

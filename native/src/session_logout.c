@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* How long iscsid's answer to a logout is waited for although the session looks gone. */
 #define LOGOUT_PATIENCE (2000 * MP_MS)
@@ -23,12 +24,14 @@
 /* How long it waits if nobody says. */
 #define PARTING_LIMIT (10000 * MP_MS)
 
+static void part(struct mp_session_entry *entry);
+
 static void logout_over(struct mp_session_entry *entry, const struct manypath_error *error)
 {
     static const struct manypath_error none;
 
     entry->state = MP_ENTRY_IDLE;
-    entry->ours = entry->left = false;
+    entry->ours = entry->left = entry->several = false;
     entry->sid = -1;
     mp_engine_disarm(entry->sessions->handle, &entry->timer);
     mp_lock_release(&entry->lock);
@@ -47,7 +50,10 @@ static void leave(struct mp_session_entry *entry)
     enum mp_session_state state;
 
     if (mp_sysfs_session_state(handle->host->sysfs_root, entry->sid, &state) == -ENOENT) {
-        logout_over(entry, NULL);
+        if (entry->several)
+            part(entry); /* from the next one */
+        else
+            logout_over(entry, NULL);
     } else if (mp_now_ns() < entry->settle_until_ns) {
         entry->state = MP_ENTRY_LEAVING;
         mp_engine_arm(handle, &entry->timer, mp_now_ns() + MP_SETTLE_POLL);
@@ -90,7 +96,8 @@ static bool given_up(const struct mp_session_entry *entry, const struct mp_disk 
     return false;
 }
 
-bool mp_entry_carries_disks(const struct mp_session_entry *entry, const struct mp_session *session)
+/* Other SCSI devices use this session: another volume on the same target. */
+static bool carries_disks(const struct mp_session_entry *entry, const struct mp_session *session)
 {
     struct mp_disk *disks = NULL;
     size_t count = 0;
@@ -105,13 +112,38 @@ bool mp_entry_carries_disks(const struct mp_session_entry *entry, const struct m
     return carries;
 }
 
+/* By name and portal: a sid is only a number. Only if there are several are all sessions of the host
+ * read. */
+bool mp_entry_find_idle(const struct mp_session_entry *entry, struct mp_session *ret_session)
+{
+    const char *root = entry->sessions->handle->host->sysfs_root;
+    struct mp_session *sessions = NULL;
+    size_t count = 0;
+    bool found = false;
+
+    if (!entry->several)
+        return mp_sysfs_find_session(root, entry->iqn, &entry->portal, ret_session) == 0 &&
+               !carries_disks(entry, ret_session);
+    if (mp_sysfs_sessions(root, &sessions, &count) < 0)
+        return false;
+    for (size_t i = 0; i < count && !found; i++) {
+        found = strcmp(sessions[i].iqn, entry->iqn) == 0 &&
+                mp_portal_equal(&sessions[i].portal, &entry->portal) &&
+                !carries_disks(entry, &sessions[i]);
+        if (found)
+            *ret_session = sessions[i];
+    }
+    free(sessions);
+    return found;
+}
+
 /* With the lock exclusively: nobody can begin to use the session now. */
 static void part(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
     struct mp_session session;
 
-    if (!mp_entry_find(entry, &session) || mp_entry_carries_disks(entry, &session)) {
+    if (!mp_entry_find_idle(entry, &session)) {
         logout_over(entry, NULL);
         return;
     }
@@ -146,7 +178,7 @@ static void still_parting(struct mp_session_entry *entry)
         part(entry);
         return;
     }
-    if (!mp_entry_find(entry, &session) || mp_entry_carries_disks(entry, &session)) {
+    if (!mp_entry_find_idle(entry, &session)) {
         logout_over(entry, NULL);
     } else if (mp_now_ns() < entry->parting_until_ns) {
         mp_engine_arm(handle, &entry->timer, mp_now_ns() + PARTING_CHECK);

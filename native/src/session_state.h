@@ -51,6 +51,7 @@ struct mp_session_entry {
     bool existed;        /* before the last login */
     bool ours;           /* made by a login of ours, and kept by nobody yet */
     bool left;           /* by a detach, to those who still held it */
+    bool several;        /* sessions to this node, by nr_sessions or a race of others */
     unsigned busy;       /* callbacks run: do not free */
     bool dead;           /* freed at the end of the turn */
     int32_t sid, host;
@@ -86,8 +87,6 @@ void mp_entry_begin_work(struct mp_session_entry *entry, struct mp_session_wait 
 void mp_entry_rest(struct mp_session_entry *entry);
 /* If nobody holds it, what was made for nothing is taken back, then the entry goes. */
 void mp_entry_settle(struct mp_session_entry *entry);
-/* By name and portal: a sid is only a number. */
-bool mp_entry_find(const struct mp_session_entry *entry, struct mp_session *ret_session);
 
 /* ---- session_login.c ---- */
 
@@ -105,7 +104,7 @@ void mp_entry_locked_out(struct mp_session_entry *entry, const struct manypath_e
 void mp_entry_logout_timer(struct mp_session_entry *entry);
 /* Somebody wants it after all. */
 void mp_entry_stop_parting(struct mp_session_entry *entry);
-/* Other SCSI devices use this session: another volume on the same target. */
-bool mp_entry_carries_disks(const struct mp_session_entry *entry, const struct mp_session *session);
+/* A session to this node that no SCSI device uses; others are those of other volumes. */
+bool mp_entry_find_idle(const struct mp_session_entry *entry, struct mp_session *ret_session);
 
 #endif

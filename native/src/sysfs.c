@@ -875,30 +875,47 @@ int mp_sysfs_disk_attribute(const char *root, const char *name, const char *attr
     return read_block_attribute(root, name, path, ret_text, size);
 }
 
-int mp_sysfs_disk_page_83(const char *root, const char *name, uint8_t *ret_page, size_t size,
-                          size_t *ret_length)
+int mp_sysfs_block_dev(const char *root, const char *name, dev_t *ret_dev)
+{
+    char text[32];
+    dev_t dev = 0;
+    int r = read_block_attribute(root, name, "dev", text, sizeof text);
+
+    if (r < 0)
+        return r;
+    parse_dev(text, &dev);
+    if (dev == 0)
+        return -ENOENT;
+    *ret_dev = dev;
+    return 0;
+}
+
+int mp_sysfs_device_attribute(const char *root, const char *name, const char *attribute,
+                              void *ret_bytes, size_t size, size_t *ret_length)
 {
     char path[PATH_MAX];
     ssize_t length;
 
     if (!is_block_name(name))
         return -EINVAL;
-    int used = snprintf(path, sizeof path, "%s/block/%s/device/vpd_pg83", root, name);
+    int written = snprintf(path, sizeof path, "%s/block/%s/device/%s", root, name, attribute);
 
-    if (used < 0 || (size_t)used >= sizeof path)
+    if (written < 0 || (size_t)written >= sizeof path)
         return -ENAMETOOLONG;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
         return -gone(errno);
     do
-        length = read(fd, ret_page, size);
+        length = read(fd, ret_bytes, size);
     while (length < 0 && errno == EINTR);
     int error = errno;
 
     close(fd);
     if (length < 0)
         return -gone(error);
+    if ((size_t)length == size)
+        return -EOVERFLOW;
     *ret_length = (size_t)length;
     return 0;
 }

@@ -85,6 +85,13 @@ int mp_sysfs_disk_place(const char *root, const char *name, int32_t *ret_sid, in
 int mp_sysfs_dm(const char *root, const char *dm, char *ret_uuid, size_t uuid_size, char *ret_name,
                 size_t name_size);
 
+/* What /sys/block/NAME/device/ATTRIBUTE has, bytes as they are. -EOVERFLOW: more than `size`. */
+int mp_sysfs_device_attribute(const char *root, const char *name, const char *attribute,
+                              void *ret_bytes, size_t size, size_t *ret_length);
+
+/* The device number of a block device, from /sys/block/NAME/dev. */
+int mp_sysfs_block_dev(const char *root, const char *name, dev_t *ret_dev);
+
 /* Kernel name ("sda") of a block device number. -ENOENT when it is gone. */
 int mp_sysfs_block_name(const char *root, dev_t dev, char *ret_name, size_t size);
 
@@ -95,10 +102,5 @@ int mp_sysfs_block_size(const char *root, const char *name, uint64_t *ret_bytes)
  * "vendor"; without blanks at its end. -EINVAL: the kernel has no value for it. */
 int mp_sysfs_disk_attribute(const char *root, const char *name, const char *attribute,
                             char *ret_text, size_t size);
-
-/* VPD page 0x83 as the kernel read it when it scanned or rescanned the disk. Not for its identity: a LUN may
- * be another volume since. */
-int mp_sysfs_disk_page_83(const char *root, const char *name, uint8_t *ret_page, size_t size,
-                          size_t *ret_length);
 
 #endif

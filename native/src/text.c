@@ -76,3 +76,13 @@ uint64_t mp_now_ns(void)
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+const char *mp_printable(const char *text, char *buffer, size_t size)
+{
+    size_t i;
+
+    for (i = 0; i + 1 < size && text[i] != '\0'; i++)
+        buffer[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
+    buffer[i] = '\0';
+    return buffer;
+}

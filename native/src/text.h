@@ -14,6 +14,8 @@ bool mp_parse_u64(const char *text, uint64_t max, uint64_t *ret_value);
 bool mp_take_u64(const char **cursor, uint64_t max, uint64_t *ret_value);
 /* Copies with truncation, always terminates; returns false if it did not fit. */
 bool mp_copy(char *destination, size_t size, const char *source);
+/* The bytes of a hostile string, made harmless and short for an error text. Returns `buffer`. */
+const char *mp_printable(const char *text, char *buffer, size_t size);
 /* Reads a small file whole, strips trailing newlines and blanks. Returns length or a negative
  * errno. */
 int mp_read_file(const char *path, char *buffer, size_t size);

@@ -362,6 +362,31 @@ int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadli
     return result;
 }
 
+int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
+                   struct manypath_error *err)
+{
+    static const struct mp_unmap_options options = {.flush = false};
+    struct mp_unmap_result ignored = {0};
+    struct unmap unmap = {.host = host,
+                          .uuid = uuid,
+                          .options = &options,
+                          .deadline_ns = deadline_ns,
+                          .result = &ignored,
+                          .err = err,
+                          .outcome = NOTHING_REMOVED};
+    int result = begin(&unmap);
+
+    /* looked at before multipathd is asked, which may do more than refuse; udev opens it for moments */
+    if (result == 0)
+        do
+            result = look(&unmap);
+        while (result == 1 && !unused(&unmap) && mp_map_wait(deadline_ns));
+    if (result == 1)
+        result = unused(&unmap) ? remove_map(&unmap) : in_use(&unmap);
+    free(unmap.parts);
+    return result;
+}
+
 /* ---- disks ---- */
 
 static bool in_multipath_map(const struct mp_host *host, const char *name)

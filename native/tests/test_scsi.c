@@ -37,14 +37,29 @@ static void check_inquiry(const struct sg_io_hdr *io, const struct step *step)
     CHECK_EQ(io->cmdp[5], 0);
 }
 
+static void check_capacity(const struct sg_io_hdr *io, const struct step *step)
+{
+    bool sixteen = step->want_length == 32;
+
+    CHECK_EQ(io->dxfer_direction, SG_DXFER_FROM_DEV);
+    CHECK_EQ(io->cmd_len, sixteen ? 16 : 10);
+    CHECK_EQ(io->cmdp[0], sixteen ? 0x9e : 0x25);
+    if (sixteen) {
+        CHECK_EQ(io->cmdp[1], 0x10);
+        CHECK_EQ(io->cmdp[13], 32);
+    }
+}
+
 static int answer(struct sg_io_hdr *io, const struct step *step)
 {
     CHECK_EQ(io->interface_id, 'S');
-    if (want_command == NULL) {
-        check_inquiry(io, step);
-    } else {
+    if (want_command != NULL) {
         CHECK_EQ(io->cmd_len, want_command_length);
         CHECK(memcmp(io->cmdp, want_command, want_command_length) == 0);
+    } else if (want_page != 0) {
+        check_inquiry(io, step);
+    } else {
+        check_capacity(io, step);
     }
     CHECK_EQ(io->dxfer_len, step->want_length);
     CHECK_EQ(io->timeout, 1234);
@@ -187,8 +202,8 @@ TEST(malformed)
     CHECK_EQ(ASK(huge, 0x83, 252), -EPROTO);
     page[0] = 0x7f;
     CHECK_EQ(ASK(good, 0x83, 252), -ENODEV);
-    page[0] = 0x20; /* not connected now, yet it has its page */
-    CHECK_EQ(ASK(good, 0x83, 252), 0);
+    page[0] = 0x20; /* not connected now */
+    CHECK_EQ(ASK(good, 0x83, 252), -ENODEV);
 }
 
 /* The second answer is checked as the first. */
@@ -206,6 +221,8 @@ TEST(page_changes)
 
 static const uint8_t illegal_fixed[] = {0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0};
 static const uint8_t illegal_descriptor[] = {0x72, 5, 0x24, 0};
+static const uint8_t no_lun_fixed[] = {0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x25, 0};
+static const uint8_t no_lun_descriptor[] = {0x72, 5, 0x25, 0};
 static const uint8_t attention_fixed[] = {0xf0, 0, 0x26, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0};
 static const uint8_t attention_descriptor[] = {0x73, 6, 0x29, 0};
 static const uint8_t medium_error[] = {0x70, 0, 3};
@@ -217,6 +234,10 @@ TEST(sense)
     const struct step fixed[] = {{CHECK_CONDITION, .sense = illegal_fixed, .sense_length = 14}};
     const struct step descriptor[] = {
         {CHECK_CONDITION, .sense = illegal_descriptor, .sense_length = 4}};
+    const struct step no_lun[] = {{CHECK_CONDITION, .sense = no_lun_fixed, .sense_length = 14}};
+    const struct step no_lun_either[] = {
+        {CHECK_CONDITION, .sense = no_lun_descriptor, .sense_length = 4}};
+    const struct step no_lun_cut[] = {{CHECK_CONDITION, .sense = no_lun_fixed, .sense_length = 12}};
     const struct step no_driver[] = {
         /* Linux >= 5.14 has no driver byte */
         {.want_length = 252, .status = 2, .sense = illegal_fixed, .sense_length = 14}};
@@ -232,6 +253,9 @@ TEST(sense)
     CHECK_EQ(ASK(fixed, 0x83, 252), -EOPNOTSUPP);
     CHECK_EQ(ASK(descriptor, 0x83, 252), -EOPNOTSUPP);
     CHECK_EQ(ASK(no_driver, 0x83, 252), -EOPNOTSUPP);
+    CHECK_EQ(ASK(no_lun, 0x83, 252), -ENODEV);
+    CHECK_EQ(ASK(no_lun_either, 0x83, 252), -ENODEV);
+    CHECK_EQ(ASK(no_lun_cut, 0x83, 252), -EOPNOTSUPP);
     CHECK_EQ(ASK(medium, 0x83, 252), -EIO);
     CHECK_EQ(ASK(junk, 0x83, 252), -EIO);
     CHECK_EQ(ASK(cut, 0x83, 252), -EIO);
@@ -382,6 +406,76 @@ TEST(port_groups)
     want_command = NULL;
 }
 
+/* Says what the target tells, and whether it has both commands. */
+static int capacity(const struct step *list, size_t count, uint64_t *ret_bytes)
+{
+    steps = list;
+    step_count = count;
+    step_at = 0;
+    want_page = 0;
+    int r = mp_scsi_capacity(42, 1234, ret_bytes);
+
+    CHECK_EQ(step_at, count);
+    return r;
+}
+
+TEST(capacity)
+{
+    const struct step sixteen[] = {{.want_length = 32, .sent = 32}};
+    const struct step cut[] = {{.want_length = 32, .sent = 11}};
+    const struct step ten[] = {
+        {.want_length = 32, .status = 2, .sense = illegal_fixed, .sense_length = 14},
+        {.want_length = 8, .sent = 8}};
+    const struct step ten_cut[] = {
+        {.want_length = 32, .status = 2, .sense = illegal_fixed, .sense_length = 14},
+        {.want_length = 8, .sent = 7}};
+    const struct step gone[] = {
+        {.want_length = 32, .status = 2, .sense = no_lun_fixed, .sense_length = 14}};
+    uint64_t bytes = 1;
+
+    memset(page, 0, sizeof page);
+    page[7] = 0xff; /* the last block is 255 */
+    page[10] = 2;   /* blocks of 512 bytes */
+    CHECK_EQ(capacity(sixteen, 1, &bytes), 0);
+    CHECK_EQ(bytes, 256 * 512);
+    CHECK_EQ(capacity(cut, 1, &bytes), -EPROTO);
+    CHECK_EQ(capacity(gone, 1, &bytes), -ENODEV);
+    page[10] = 0;
+    CHECK_EQ(capacity(sixteen, 1, &bytes), -EPROTO); /* blocks of no bytes */
+    page[8] = 1;
+    CHECK_EQ(capacity(sixteen, 1, &bytes), -EPROTO); /* of 16 MiB */
+    memset(page, 0xff, 8);
+    CHECK_EQ(capacity(sixteen, 1, &bytes), -EPROTO);
+    memset(page, 0, sizeof page);
+    page[2] = 1;
+    page[6] = 0x10;
+    CHECK_EQ(capacity(ten, 2, &bytes), 0);
+    CHECK_EQ(bytes, 257 * 4096);
+    CHECK_EQ(capacity(ten_cut, 2, &bytes), -EPROTO);
+    CHECK_EQ(bytes, 257 * 4096);
+}
+
+TEST(offline)
+{
+    tree_begin();
+    tree_file(tree_path("devices/3:0:0:1/state"), "");
+    tree_link(tree_path("class/scsi_device/3:0:0:1/device"), "../../../devices/3:0:0:1");
+    CHECK_EQ(mp_scsi_offline(tree_root, 3, 0, 0, 1), 0);
+    CHECK_STR(tree_text(tree_path("devices/3:0:0:1/state")), "offline");
+    CHECK_EQ(mp_scsi_offline(tree_root, 3, 0, 0, 2), -ENOENT);
+    tree_end();
+}
+
+TEST(announce)
+{
+    tree_begin();
+    tree_file(tree_path("block/sda/uevent"), "");
+    CHECK_EQ(mp_scsi_announce(tree_root, "sda"), 0);
+    CHECK_STR(tree_text(tree_path("block/sda/uevent")), "change");
+    CHECK_EQ(mp_scsi_announce(tree_root, "sdb"), -ENOENT);
+    tree_end();
+}
+
 int main(void)
 {
     RUN(short_page);
@@ -401,5 +495,8 @@ int main(void)
     RUN(rescan);
     RUN(test_unit_ready);
     RUN(port_groups);
+    RUN(capacity);
+    RUN(offline);
+    RUN(announce);
     return test_end();
 }

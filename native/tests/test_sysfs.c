@@ -444,6 +444,29 @@ TEST(block_attributes)
     tree_end();
 }
 
+TEST(device_attribute)
+{
+    uint8_t bytes[8];
+    size_t length = 77;
+    dev_t dev = 0;
+
+    tree_begin();
+    tree_file(tree_path("block/sda/device/state"), "running\n");
+    tree_file(tree_path("block/sda/dev"), "8:16\n");
+    tree_file(tree_path("block/sdb/dev"), "nonsense\n");
+    CHECK_EQ(mp_sysfs_device_attribute(tree_root, "sda", "state", bytes, 8, &length), -EOVERFLOW);
+    tree_file(tree_path("block/sda/device/vpd_pg83"), "ab\n");
+    CHECK_EQ(mp_sysfs_device_attribute(tree_root, "sda", "vpd_pg83", bytes, 8, &length), 0);
+    CHECK_EQ(length, 3); /* as it is */
+    CHECK_EQ(mp_sysfs_device_attribute(tree_root, "sdb", "state", bytes, 8, &length), -ENOENT);
+    CHECK_EQ(mp_sysfs_device_attribute(tree_root, "../sda", "state", bytes, 8, &length), -EINVAL);
+    CHECK_EQ(mp_sysfs_block_dev(tree_root, "sda", &dev), 0);
+    CHECK(dev == makedev(8, 16));
+    CHECK_EQ(mp_sysfs_block_dev(tree_root, "sdb", &dev), -ENOENT);
+    CHECK_EQ(mp_sysfs_block_dev(tree_root, "sdc", &dev), -ENOENT);
+    tree_end();
+}
+
 TEST(block_name)
 {
     char name[MANYPATH_DEVICE_SIZE] = "untouched", tiny[3] = "t";
@@ -498,6 +521,7 @@ int main(void)
     RUN(session_disks);
     RUN(holders);
     RUN(block_attributes);
+    RUN(device_attribute);
     RUN(block_name);
     RUN(hostile_tree);
     return test_end();

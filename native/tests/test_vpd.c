@@ -50,6 +50,8 @@ static const char *wwid(void)
         return strcmp(text, "untouched") == 0 ? "EPROTO" : "touched";
     case -EOPNOTSUPP:
         return strcmp(text, "untouched") == 0 ? "EOPNOTSUPP" : "touched";
+    case -ENODATA:
+        return strcmp(text, "untouched") == 0 ? "ENODATA" : "touched";
     default:
         return "another error";
     }
@@ -147,10 +149,10 @@ TEST(blank)
 {
     begin();
     add(1, 0, 2, "\0\0\0\0\0\0\0\0", 8);
-    CHECK_STR(wwid(), "EOPNOTSUPP");
+    CHECK_STR(wwid(), "ENODATA");
     begin();
     add(1, 0, 3, "\x60\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
-    CHECK_STR(wwid(), "EOPNOTSUPP");
+    CHECK_STR(wwid(), "ENODATA");
     begin();
     add(1, 0, 3, "\x50\0\0\0\0\0\0\1", 8);
     CHECK_STR(wwid(), "35000000000000001");
@@ -183,6 +185,102 @@ TEST(malformed)
     CHECK_STR(wwid(), "EPROTO");
 }
 
+static uint8_t names[MP_LUN_NAMES_SIZE];
+static size_t names_length;
+
+static int take_names(void)
+{
+    return mp_vpd83_lun_names(page, page_length, names, sizeof names, &names_length);
+}
+
+TEST(lun_names)
+{
+    uint8_t small[19];
+
+    begin();
+    CHECK_EQ(take_names(), 0);
+    CHECK_EQ(names_length, 0);
+    add(1, 1, 3, naa5, 8); /* the port's: differs between paths */
+    add(1, 0, 3, naa6, 16);
+    add(1, 1, 4, "\0\0\0\1", 4);
+    add(2, 0, 1, "LIO", 3);
+    CHECK_EQ(take_names(), 0);
+    CHECK_EQ(names_length, 20 + 7);
+    CHECK_EQ(memcmp(names, page + 4 + 12, 20), 0);
+    CHECK_EQ(memcmp(names + 20, "\2\1\0\3LIO", 7), 0);
+    CHECK_EQ(mp_vpd83_lun_names(page, page_length, small, sizeof small, &names_length), -EOVERFLOW);
+    page_length--;
+    CHECK_EQ(take_names(), -EPROTO);
+}
+
+static bool have(const char *id_serial)
+{
+    return mp_lun_names_have(names, names_length, id_serial);
+}
+
+TEST(lun_names_have)
+{
+    begin();
+    add(2, 0, 1, "Linux   scsi_debug      2000    ", 32);
+    add(1, 0, 3, naa3, 8);
+    add(3, 0, 8, "iqn.2010-10.org.example:x,L,0x01", 32);
+    add(1, 0, 2, "\0\0\0\0\0\0\0\0", 8);
+    CHECK_EQ(take_names(), 0);
+    CHECK(have("1Linux_scsi_debug_2000")); /* udev 252 */
+    CHECK(have("1Linux   scsi_debug      2000    "));
+    CHECK(have("333330000000007d0"));
+    CHECK(have("8iqn.2010-10.org.example:x_L_0x01"));
+    CHECK(!have("1Linux_scsi_debug_2001"));
+    CHECK(!have("1Linux_scsi_debug_200"));
+    CHECK(!have("1Linux_scsi_debug_20000"));
+    CHECK(!have("3Linux_scsi_debug_2000")); /* of another type */
+    CHECK(!have("20000000000000000"));      /* an empty number is nobody's */
+    CHECK(!have("36001405abcdef0123456789abcdeff01"));
+    CHECK(!have(""));
+    CHECK(!have("1"));
+    CHECK(!mp_lun_names_have(names, 3, "1Linux_scsi_debug_2000"));
+}
+
+static const char *serial(const char *content, size_t length)
+{
+    static char text[MP_SERIAL_SIZE];
+
+    memset(page, 0, sizeof page);
+    page[1] = 0x80;
+    page[2] = (uint8_t)(length >> 8);
+    page[3] = (uint8_t)length;
+    memcpy(page + 4, content, length);
+    switch (mp_vpd80_serial(page, 4 + length, text)) {
+    case 0:
+        return text;
+    case -EPROTO:
+        return "EPROTO";
+    case -ENODATA:
+        return "ENODATA";
+    default:
+        return "another error";
+    }
+}
+
+TEST(serial)
+{
+    static char long_one[256];
+
+    CHECK_STR(serial("4711", 4), "4711");
+    CHECK_STR(serial("  47 11  ", 9), "47 11");
+    CHECK_STR(serial("4711\0\0", 6), "4711");
+    CHECK_STR(serial("    ", 4), "ENODATA");
+    CHECK_STR(serial("", 0), "ENODATA");
+    CHECK_STR(serial("47\n1", 4), "EPROTO");
+    CHECK_STR(serial("47\0001", 4), "EPROTO");
+    memset(long_one, 'x', sizeof long_one);
+    CHECK_EQ(strlen(serial(long_one, 255)), 255);
+    CHECK_STR(serial(long_one, 256), "EPROTO");
+    CHECK_EQ(mp_vpd80_serial(page, 100, long_one), -EPROTO); /* cut */
+    page[1] = 0x83;
+    CHECK_EQ(mp_vpd80_serial(page, sizeof page, long_one), -EPROTO);
+}
+
 int main(void)
 {
     RUN(each_type);
@@ -192,5 +290,8 @@ int main(void)
     RUN(ambiguous);
     RUN(blank);
     RUN(malformed);
+    RUN(lun_names);
+    RUN(lun_names_have);
+    RUN(serial);
     return test_end();
 }

@@ -32,6 +32,7 @@ class Handle:
         multipathd_pidfile: str | None = None,
         initiator_file: str | None = None,
         runtime_dir: str | None = None,
+        udev_data: str | None = None,
         daemon_uid: int = 0,
         logins_in_flight: int = 0,
         worker_threads: int = 0,
@@ -45,6 +46,8 @@ class Handle:
         candidates: Sequence[Target] = (),
         chap: Credentials | None = None,
         single_path: bool = False,
+        wwid: str | None = None,
+        serial: str | None = None,
     ) -> Attachment: ...
     def detach(
         self,

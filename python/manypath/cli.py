@@ -70,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="usable paths wanted, else fail (default: %(default)s)",
     )
+    connect.add_argument(
+        "--wwid", metavar="W", help="who the volume must be: 3600..., naa.600... or eui.00..."
+    )
+    connect.add_argument(
+        "--serial", metavar="S", help="the serial number it must have, as in VPD page 0x80"
+    )
 
     disconnect = commands.add_parser("disconnect", help="detach a volume")
     disconnect.set_defaults(run=_disconnect, show=_output.show_detachment)
@@ -143,6 +149,8 @@ def _connect(options: argparse.Namespace) -> Attachment:
         strict=options.strict,
         timeout=options.timeout,
         min_paths=options.min_paths,
+        wwid=options.wwid,
+        serial=options.serial,
     )
 
 

@@ -40,6 +40,8 @@ def connect(
     strict: bool = False,
     timeout: float = DEFAULT_TIMEOUT,
     min_paths: int = 1,
+    wwid: str | None = None,
+    serial: str | None = None,
 ) -> Attachment:
     """Attach a volume and return its block device.
 
@@ -54,12 +56,18 @@ def connect(
     Without ``multipath`` the device is one SCSI disk: the targets are tried in order, and the first
     that offers the volume serves.
 
+    If it is known who the volume must be, say it: with ``wwid``, as multipathd has it
+    (``3600...``; ``naa.600...`` and ``eui.00...`` are understood too), or ``serial``, the number in
+    VPD page 0x80. A path that is another disk is kept out.
+
     Raises :class:`~manypath.errors.ManypathError`; its ``paths`` say what became of each path.
     After a failure, or a signal handler that raises, what the call made is undone.
     """
     plan = properties.plan(connection_properties, multipath, strict=strict)
     deadline = places.Deadline(_milliseconds(timeout))
     _check_min_paths(min_paths, None if plan.discovery else len(plan.targets), multipath)
+    _check_expected("wwid", wwid)
+    _check_expected("serial", serial)
     handle = _handle()
     where = places.to_attach(handle, plan, deadline)
     _check_min_paths(min_paths, len(where.targets) + len(where.candidates), multipath)
@@ -70,6 +78,8 @@ def connect(
         candidates=where.candidates,
         chap=plan.chap,
         single_path=not multipath,
+        wwid=wwid,
+        serial=serial,
     )
     warnings = plan.warnings + where.warnings
     if not warnings:
@@ -230,6 +240,12 @@ def _milliseconds(timeout: float) -> int:
             phase="request",
         )
     return math.ceil(timeout * 1000)
+
+
+def _check_expected(name: str, text: str | None) -> None:
+    """The C library knows what is well formed, but what is no text does not get there."""
+    if text is not None and (not isinstance(text, str) or "\0" in text):
+        raise InvalidRequestError(f"{name} {shorten(text)} is not a text", phase="request")
 
 
 def _check_min_paths(min_paths: int, path_count: int | None, multipath: bool) -> None:

@@ -7,8 +7,8 @@ device-mapper in memory (dm.py) and a scripted iscsid (iscsid.py).
         attachment = host.handle.attach(host.targets(volume, 4)).finish()
 
 Every call of the library into the fake kernel passes a *point*: "scan", "delete", "rescan",
-"inquiry", "size", "open" (exclusive), "fsync", and "dm.create" and so on. At points tests make
-things fail, block or happen:
+"inquiry", "capacity", "size", "open" (exclusive), "fsync", and "dm.create" and so on. At points
+tests make things fail, block or happen:
 
     host.fail("dm.load", errno.EBUSY, times=3)
     gate = host.block("inquiry", "sda")    # ... gate.reached(); gate.release()
@@ -56,12 +56,19 @@ def until(condition: Callable[[], Any], seconds: float = 5.0) -> bool:
     return True
 
 
+def designator(code_set: int, kind: int, name: bytes, association: int = 0) -> bytes:
+    """SPC-4 7.8.6.1."""
+    return bytes([code_set, association << 4 | kind, 0, len(name)]) + name
+
+
 @dataclass(eq=False)
 class Volume:
     """What a target offers: who it is, and how large. Hosts see a new size when they rescan."""
 
     number: str  # 32 hexadecimal digits, NAA 6
     size: int = SIZE
+    serial: str = "  4711 "
+    designators: bytes | None = None  # other than that number
 
     @property
     def wwid(self) -> str:
@@ -72,10 +79,15 @@ class Volume:
         return f"mpath-{self.wwid}"
 
     def page_83(self, port_group: int | None = None) -> bytes:
-        designator = bytes([1, 3, 0, 16]) + bytes.fromhex(self.number)
+        designators = self.designators
+        if designators is None:
+            designators = designator(1, 3, bytes.fromhex(self.number))
         if port_group is not None:
-            designator += bytes([1, 0x15, 0, 4, 0, 0]) + port_group.to_bytes(2, "big")
-        return bytes([0, 0x83, 0, len(designator)]) + designator
+            designators += bytes([1, 0x15, 0, 4, 0, 0]) + port_group.to_bytes(2, "big")
+        return bytes([0, 0x83, 0, len(designators)]) + designators
+
+    def page_80(self) -> bytes:
+        return bytes([0, 0x80, 0, len(self.serial)]) + self.serial.encode()
 
 
 def new_volume(size: int = SIZE) -> Volume:
@@ -94,6 +106,7 @@ class Disk:
     present: bool = False  # its block device is there
     size: int = 0  # as the kernel has it
     told: int | None = None  # what this path tells, if not the volume's size
+    gone: bool = False  # the target has no such LUN any more
 
     @property
     def hctl(self) -> str:
@@ -234,6 +247,7 @@ class FakeHost:
             "iscsid_socket": self.name,
             "iscsid_pidfile": str(self.run / "iscsid.pid"),
             "layout_dir": str(self.root / "layouts"),
+            "udev_data": str(self.run / "udev"),
             "multipath_dir": str(self.root / "multipath"),
             "multipath_run_dir": str(self.run / "multipath"),
             "multipathd_socket": f"{self.name}-multipathd",
@@ -300,6 +314,21 @@ class FakeHost:
         """A disk from before."""
         self.scan(session.host, 0, 0, lun)
         return session.disks[lun]
+
+    def swap(self, volume: Volume, iqn: str = IQN, lun: int = 1) -> None:
+        """Unmap the LUN and give its number to another volume; the kernel is not told."""
+        self.export(iqn, lun, volume)
+        for session in self.sessions.values():
+            if session.iqn == iqn and lun in session.disks:
+                session.disks[lun].volume = volume
+
+    def udev_entry(self, disk: Disk, serial: str | None = None, at: float | None = None) -> None:
+        """What udev's database has of a disk; `at` on the monotonic clock."""
+        (self.run / "udev").mkdir(exist_ok=True)
+        when = time.monotonic() if at is None else at
+        text = f"S:disk/by-path/x\nI:{round(when * 1e6)}\nE:ID_BUS=scsi\n"
+        text += "" if serial is None else f"E:ID_SERIAL={serial}\n"
+        (self.run / "udev" / f"b{disk.dev[0]}:{disk.dev[1]}").write_text(f"{text}G:systemd\n")
 
     @property
     def clean(self) -> bool:
@@ -460,6 +489,7 @@ class FakeHost:
                 (folder / name).write_text(f"{text}\n")
             for name in ("delete", "rescan"):
                 (folder / name).touch()
+            self._read_pages(disk)
             entry = self.sys / "class" / "scsi_device" / disk.hctl
             entry.mkdir()
             self._link(entry / "device", folder)
@@ -484,8 +514,7 @@ class FakeHost:
             block = disk.folder / "block" / disk.name
             (block / "holders").mkdir(parents=True)
             self._link(block / "device", disk.folder)
-            page = disk.volume.page_83(self.port_group(disk))
-            (disk.folder / "vpd_pg83").write_bytes(page)
+            (block / "uevent").touch()
             self._read_capacity(disk)
             new = block / "dev.new"
             new.write_text(f"{disk.dev[0]}:{disk.dev[1]}\n")
@@ -501,6 +530,9 @@ class FakeHost:
     def _read_capacity(self, disk: Disk) -> None:
         disk.size = disk.volume.size if disk.told is None else disk.told
         (disk.folder / "block" / disk.name / "size").write_text(f"{disk.size // 512}\n")
+
+    def _read_pages(self, disk: Disk) -> None:
+        (disk.folder / "vpd_pg83").write_bytes(self._page_83(disk))
 
     def announce(self, disk: Disk, action: str = "add") -> None:
         path = f"/{(disk.folder / 'block' / disk.name).relative_to(self.sys)}"
@@ -530,6 +562,9 @@ class FakeHost:
 
     def disk_of(self, dev: Dev) -> Disk | None:
         return next((disk for disk in self.disks.values() if disk.dev == dev), None)
+
+    def _page_83(self, disk: Disk) -> bytes:
+        return disk.volume.page_83(self.port_group(disk))
 
     def port_group(self, disk: Disk) -> int | None:
         return int(disk.session.address.rsplit(".", 1)[1]) if self.alua else None
@@ -605,8 +640,9 @@ class FakeHost:
         disk = self.disks.get(name)
         if disk is None:
             return -errno.ENODEV
-        assert page_code == 0x83
-        data = disk.volume.page_83()[:size]
+        if disk.gone:
+            return -errno.ENXIO
+        data = (disk.volume.page_80() if page_code == 0x80 else self._page_83(disk))[:size]
         ffi.memmove(page, data, len(data))
         return len(data)
 
@@ -640,6 +676,15 @@ class FakeHost:
         answer = (len(head + groups).to_bytes(4, "big") + head + groups)[:size]
         ffi.memmove(data, answer, len(answer))
         return len(answer)
+    def capacity(self, path: Any, ret_bytes: Any) -> int:
+        name = self._node(path)
+        result = self.point("capacity", name)
+        disk = self.disks.get(name)
+        if result == 0 and disk is None:
+            return -errno.ENODEV
+        if result == 0 and disk is not None:
+            ret_bytes[0] = disk.volume.size if disk.told is None else disk.told
+        return result
 
     def identity_check(self, path: Any, dev: int) -> int:
         disk = self.disks.get(self._node(path))
@@ -675,6 +720,7 @@ class FakeHost:
                 self._vanish(disk)
             elif result == 0:
                 self._read_capacity(disk)
+                self._read_pages(disk)
         return result
 
     def open_exclusive(self, path: Any) -> int:

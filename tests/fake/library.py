@@ -44,6 +44,7 @@ struct mp_fake_hooks {
     int (*attribute)(const char *path, const char *text);
     int (*open_exclusive)(const char *path);
     int (*fsync)(const char *path);
+    int (*capacity)(const char *path, uint64_t *ret_bytes);
 };
 void mp_fake_install(const struct mp_fake_hooks *all);
 int mp_fake_listen(int fd, int backlog, bool stay);
@@ -235,8 +236,13 @@ class Handle:
         candidates: Sequence[Target] = (),
         chap: Chap | None = None,
         single_path: bool = False,
+        wwid: str | None = None,
+        serial: str | None = None,
     ) -> Attach:
-        fields = {"min_paths": min_paths, "single_path": single_path}
+        fields: dict[str, Any] = {"min_paths": min_paths, "single_path": single_path}
+        for name, text in (("wwid", wwid), ("serial", serial)):
+            if text is not None:
+                fields[name] = ffi.new("char[]", text.encode())
         return Attach(self, timeout, list(targets), candidates, chap, fields)
 
     def detach(

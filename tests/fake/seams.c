@@ -39,6 +39,7 @@ struct mp_fake_hooks {
     int (*attribute)(const char *path, const char *text);
     int (*open_exclusive)(const char *path);
     int (*fsync)(const char *path);
+    int (*capacity)(const char *path, uint64_t *ret_bytes);
 };
 
 /* Set once, before the library is used. */
@@ -93,6 +94,31 @@ int mp_dm_ioctl(int fd, unsigned long request, void *argument)
     return hooks.dm_ioctl(request, argument);
 }
 
+static void set_sense(struct sg_io_hdr *io, unsigned key, unsigned code)
+{
+    const uint8_t sense[14] = {0x70, 0, (uint8_t)key, [7] = 10, [12] = (uint8_t)code};
+
+    memcpy(io->sbp, sense, sizeof sense);
+    io->sb_len_wr = sizeof sense;
+    io->status = 0x02;
+}
+
+/* READ CAPACITY (16), in blocks of 512 bytes. */
+static int read_capacity(const char *path, struct sg_io_hdr *io)
+{
+    uint8_t *data = io->dxferp;
+    uint64_t bytes = 0;
+    int result = hooks.capacity(path, &bytes);
+
+    if (result < 0)
+        return result;
+    memset(data, 0, io->dxfer_len);
+    for (unsigned i = 0; i < 8; i++)
+        data[i] = (uint8_t)((bytes / 512 - 1) >> (56 - 8 * i));
+    data[10] = 2;
+    return (int)io->dxfer_len;
+}
+
 static int command(const char *path, struct sg_io_hdr *io)
 {
     int length;
@@ -102,6 +128,9 @@ static int command(const char *path, struct sg_io_hdr *io)
         return hooks.ready(path);
     case 0xa3: /* MAINTENANCE IN: REPORT TARGET PORT GROUPS */
         length = hooks.port_groups(path, io->cmdp[1] & 0x20, io->dxferp, (int)io->dxfer_len);
+        break;
+    case 0x9e: /* SERVICE ACTION IN (16): READ CAPACITY */
+        length = read_capacity(path, io);
         break;
     default: /* INQUIRY */
         length = hooks.inquiry(path, io->cmdp[2], io->dxferp, (int)io->dxfer_len);
@@ -113,6 +142,17 @@ static int command(const char *path, struct sg_io_hdr *io)
     return 0;
 }
 
+/* -ENXIO from a hook stands for ILLEGAL REQUEST, LOGICAL UNIT NOT SUPPORTED. */
+static int send_command(const char *path, struct sg_io_hdr *io)
+{
+    int result = command(path, io);
+
+    if (result != -ENXIO)
+        return result;
+    set_sense(io, 5, 0x25);
+    return 0;
+}
+
 int mp_scsi_ioctl(int fd, unsigned long request, void *argument)
 {
     char path[PATH_MAX];
@@ -120,7 +160,7 @@ int mp_scsi_ioctl(int fd, unsigned long request, void *argument)
     if (!path_of(fd, path, sizeof path))
         return -EBADF;
     if (request == SG_IO)
-        return command(path, argument);
+        return send_command(path, argument);
     return request == BLKGETSIZE64 ? hooks.size(path, argument) : -ENOTTY;
 }
 

@@ -168,17 +168,6 @@ def test_somebody_elses_scan_is_bringing_the_disk(host: FakeHost) -> None:
     assert host.passed("scan") == []
 
 
-def test_a_disk_that_is_offline_has_no_event_to_come(host: FakeHost) -> None:
-    (target,) = host.targets(1)
-    host.export()
-    disk = host.add_disk(host.add_session(target), 1)
-    (host.dev / disk.name).unlink()
-    (disk.folder / "state").write_text("offline\n")
-    with at_most(2.0):
-        error = host.handle.attach([target], timeout=10.0).failure()
-    assert (error.code, error.phase) == ("DEVICE", "identity")
-
-
 def test_device_never_comes(host: FakeHost) -> None:
     host.export()
     host.device_delay = lambda _: None
@@ -324,8 +313,8 @@ def test_left_over_disk(host: FakeHost) -> None:
     """The LUN was used before: the number that the disk itself tells counts."""
     host.export()
     session = host.add_session(host.targets()[0])
-    disk = host.add_disk(session, 1)
-    disk.volume = new = new_volume()
+    host.add_disk(session, 1)
+    host.swap(new := new_volume())
     made = host.handle.attach(host.targets()).finish()
     assert made.wwid == new.wwid
 

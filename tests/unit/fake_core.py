@@ -48,8 +48,11 @@ class FakeHandle:
         candidates: Sequence[Target] = (),
         chap: Credentials | None = None,
         single_path: bool = False,
+        wwid: str | None = None,
+        serial: str | None = None,
     ) -> Attachment:
         self.options = {"candidates": candidates, "chap": chap, "single_path": single_path}
+        self.options |= {"wwid": wwid, "serial": serial}
         self._record("attach", targets, timeout_ms, min_paths)
         return Attachment(
             path="/dev/sda" if single_path else "/dev/dm-3",

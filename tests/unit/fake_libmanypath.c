@@ -156,7 +156,11 @@ int manypath_attach_begin(struct manypath *handle, const struct manypath_attach_
                    ret_operation, err);
 
     (void)handle;
-    if (rc == 0 && request->single_path)
+    if (rc == 0 && (request->wwid != NULL || request->serial != NULL))
+        snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "wwid %s serial %s",
+                 request->wwid != NULL ? request->wwid : "-",
+                 request->serial != NULL ? request->serial : "-");
+    else if (rc == 0 && request->single_path)
         snprintf((*ret_operation)->request, sizeof (*ret_operation)->request, "single path");
     else if (rc == 0)
         show_chap(request->chap, (*ret_operation)->request, sizeof (*ret_operation)->request);

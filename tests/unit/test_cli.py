@@ -97,17 +97,19 @@ def test_connect_single(handle: FakeHandle, file: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], {"multipath": True, "strict": False}),
-        (["--single"], {"multipath": False, "strict": False}),
-        (["--strict"], {"multipath": True, "strict": True}),
+        ([], {}),
+        (["--single"], {"multipath": False}),
+        (["--strict"], {"strict": True}),
+        (["--wwid", "3600", "--serial", "4711"], {"wwid": "3600", "serial": "4711"}),
     ],
 )
 def test_connect_options(
-    monkeypatch: pytest.MonkeyPatch, file: str, arguments: list[str], expected: dict[str, bool]
+    monkeypatch: pytest.MonkeyPatch, file: str, arguments: list[str], expected: dict[str, object]
 ) -> None:
     def connect(properties: object, **options: object) -> None:
         assert properties == PROPERTIES
-        assert options == {**expected, "timeout": 60.0, "min_paths": 1}
+        usual = {"multipath": True, "strict": False, "timeout": 60.0, "min_paths": 1}
+        assert options == {**usual, "wwid": None, "serial": None, **expected}
         raise InUseError("enough")
 
     monkeypatch.setattr(operations, "connect", connect)

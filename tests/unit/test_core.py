@@ -121,6 +121,11 @@ def test_requests_are_told_in_full(handle: Any) -> None:
     shown = f"chap user 7/{sums[1]} - 0/0 5"
     assert handle.attach(targets("ok"), 1000, 1, chap=one_way).warnings == (shown,)
     assert handle.attach(targets("ok"), 1000, 1, single_path=True).warnings == ("single path",)
+    shown = "wwid 3600 serial g\u00ef"
+    made = handle.attach(targets("ok"), 1000, 1, wwid="3600", serial="g\u00ef")
+    assert made.warnings == (shown,)
+    made = handle.attach(targets("ok"), 1000, 1, serial="4711")
+    assert made.warnings == ("wwid - serial 4711",)
     assert handle.detach(targets("ok"), 1000, whole_map=True).warnings == ("whole map",)
     assert handle.extend(targets("ok"), 1000, size_bytes=2**63).warnings == (f"size {2**63}",)
     paths = handle.attach(targets("ok", 2), 1000, 1, candidates=targets("ok", 3)).paths

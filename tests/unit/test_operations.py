@@ -123,6 +123,19 @@ def test_min_paths_is_checked(handle: FakeHandle, min_paths: Any) -> None:
     assert handle.calls == []
 
 
+def test_expected_identity(handle: FakeHandle) -> None:
+    manypath.connect(PROPERTIES, wwid="naa.6001", serial="4711")
+    assert (handle.options["wwid"], handle.options["serial"]) == ("naa.6001", "4711")
+
+
+@pytest.mark.parametrize("name", ["wwid", "serial"])
+@pytest.mark.parametrize("value", [5, b"3600", "36\0", ["3600"]])
+def test_expected_identity_is_checked(handle: FakeHandle, name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=name):
+        manypath.connect(PROPERTIES, **{name: value})
+    assert handle.calls == []
+
+
 def test_one_handle_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "Handle", FakeHandle)
     monkeypatch.setattr(operations, "_handles", {})

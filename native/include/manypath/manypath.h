@@ -152,6 +152,7 @@ struct manypath_options {
     const char *multipathd_pidfile; /* "/run/multipathd.pid" */
     const char *initiator_file;     /* "/etc/iscsi/initiatorname.iscsi" */
     const char *runtime_dir;        /* "/run/manypath": lock files; made if missing, mode 0700 */
+    const char *udev_data;          /* "/run/udev/data" */
     uint32_t daemon_uid;            /* uid that must own iscsid's and multipathd's sockets, 0 */
     uint32_t logins_in_flight;      /* 16; at most 32 (iscsid's listen backlog) */
     uint32_t worker_threads;        /* 32: most threads for calls that block in the kernel */
@@ -220,6 +221,11 @@ struct manypath_attach_request {
     uint32_t min_paths;               /* usable paths wanted before success, 0 means 1 */
     const struct manypath_chap *chap; /* for every target, or NULL: no authentication */
     bool single_path; /* no map: targets are tried in order, the first usable one is the volume */
+    /* Who the volume must be; NULL: not checked. A path that is another disk is kept out. */
+    const char
+        *wwid; /* as multipathd has it, "3600..."; also "naa.600..." and "eui.00..."; the case
+                           of hexadecimal digits does not matter */
+    const char *serial; /* of VPD page 0x80; blanks around it do not matter */
 };
 
 struct manypath_detach_request {
@@ -358,9 +364,15 @@ struct manypath_extension {
  * Begins an attach: log in where no session exists, scan the LUN, read and compare each path's
  * identity, make or join the map. Idempotent. A path whose portal refuses or does not answer is
  * PENDING in the result: the handle goes on trying, and the path joins the map when it comes, until
- * another operation works on the same LUN, the map is gone or the handle is closed. Returns at once. Errors: E_INVALID (with the value
- * named), E_FORKED, E_SYSTEM; everything else is told by manypath_attach_finish(). On success
- * *ret_operation must be handed to manypath_attach_finish().
+ * another operation works on the same LUN, the map is gone or the handle is closed.
+ *
+ * A disk that was left over from another volume at the same LUN is deleted, with its map, and scanned
+ * again. If somebody uses it, or has a path of the volume other than through the map (LVM, md, another
+ * map, a mounted file system, swap), the attach fails with E_IN_USE and names both. Where udev and
+ * multipathd read page 0x83 differently, the WWID is udev's, which is waited for.
+ *
+ * Returns at once. Errors: E_INVALID (with the value named), E_FORKED, E_SYSTEM; everything else is told
+ * by manypath_attach_finish(). On success *ret_operation must be handed to manypath_attach_finish().
  */
 MANYPATH_API int manypath_attach_begin(struct manypath *handle,
                                        const struct manypath_attach_request *request,

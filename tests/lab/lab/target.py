@@ -155,6 +155,12 @@ class Export:
                 self._remove(tpg, number)
                 _map(tpg, number, volume)
 
+    def put(self, number: int, volume: Volume, target: int | None = None) -> None:
+        """Put a volume behind a LUN number that is free, of one target or of all."""
+        for index, tpg in enumerate(self.tpgs):
+            if target in (None, index):
+                _map(tpg, number, volume)
+
     def remove_lun(self, number: int, target: int | None = None) -> None:
         """Take a LUN away while the target stays, of one target or of all."""
         for index, tpg in enumerate(self.tpgs):

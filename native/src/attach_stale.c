@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attach: who a disk is, and whether it is left over. A LUN can be unmapped, and its number given to
+ * another volume, while the disk that the kernel made for the old one stays, and perhaps its map.
+ * So a disk that was there before our scan is compared with what the kernel, the maps above it and udev
+ * took it for; and if that is another volume, if its LUN is gone, or if the kernel has given it
+ * up, it is removed and scanned again, provided that nobody uses it:
+ *
+ *   1. the map of the old WWID that holds it, if it is not open, nobody holds it, and none of its
+ *      members is that volume any more. It is not flushed, and need not be: the page cache of a block
+ *      device is written back and dropped when the last one closes it (kernel blkdev_flush_mapping),
+ *      so a map that is not open has nothing to write.
+ *   2. the disk is set offline. Deleting a disk writes back what its page cache holds (kernel
+ *      del_gendisk), and a program that opened it without claiming it may have left dirty pages there:
+ *      they belong to the old volume, so they must fail rather than reach the new one.
+ *   3. the disk is deleted; the path then scans its LUN again and reads its identity as of a new one.
+ *
+ * Only the disk of the path itself is touched; a stale disk elsewhere is not ours.
+ */
+#include "attach_state.h"
+
+#include "error.h"
+#include "scsi.h"
+#include "sysfs.h"
+#include "text.h"
+#include "udevdb.h"
+#include "users.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    MEMBERS_MAX = 64,
+    CAPACITY_TIMEOUT_MS = 10000,
+    POLL_MS = 20, /* nobody announces that a device is not claimed any more, or is running again */
+};
+
+/* A disk comes back to "running" a moment after its session is logged in (kernel iscsi_unblock). */
+#define RUNNING_PATIENCE (1000 * MP_MS)
+/* udev, LVM and others claim disks for moments. */
+#define CLAIM_PATIENCE (1000 * MP_MS)
+/* udev has maps open for longer on a busy host. */
+#define OPEN_PATIENCE (2000 * MP_MS)
+
+/* What is wrong with a disk that was there. */
+struct fault {
+    bool other_volume; /* it is another disk than somebody took it for: nobody may go on with it */
+    char text[MANYPATH_MESSAGE_SIZE / 2]; /* "": nothing */
+};
+
+static bool found(struct fault *fault, bool other_volume, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static bool found(struct fault *fault, bool other_volume, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(fault->text, sizeof fault->text, format, args);
+    va_end(args);
+    fault->other_volume = other_volume;
+    return true;
+}
+
+/* For how long to wait now: no longer than leaves time for what follows. */
+static uint64_t patience(const struct mp_attach_job *job, uint64_t most_ns)
+{
+    uint64_t now = mp_now_ns();
+    uint64_t left = job->deadline_ns > now ? (job->deadline_ns - now) / 2 : 0;
+
+    return now + (left < most_ns ? left : most_ns);
+}
+
+static bool wait_until(uint64_t until_ns)
+{
+    if (mp_now_ns() >= until_ns)
+        return false;
+    poll(NULL, 0, POLL_MS);
+    return true;
+}
+
+/* ---- what is wrong ---- */
+
+/* The kernel has given it up, although its session is logged in. */
+static bool is_down(const struct mp_attach_job *job, struct fault *fault)
+{
+    const char *root = job->host->sysfs_root;
+    uint64_t until_ns = patience(job, RUNNING_PATIENCE);
+    char state[24];
+    size_t length;
+
+    mp_copy(state, sizeof state, job->disk.state);
+    while (strcmp(state, "transport-offline") == 0 && wait_until(until_ns) &&
+           mp_sysfs_device_attribute(root, job->disk.name, "state", state, sizeof state - 1,
+                                     &length) == 0)
+        state[length > 0 && state[length - 1] == '\n' ? length - 1 : length] = '\0';
+    return (strcmp(state, "offline") == 0 || strcmp(state, "transport-offline") == 0) &&
+           found(fault, false, "its state is %s although its session is logged in", state);
+}
+
+/* Who the kernel took it for when it made the disk, or scanned it last. */
+static bool differs_from_kernel(const struct mp_attach_job *job, const uint8_t *names,
+                                size_t names_length, struct fault *fault)
+{
+    uint8_t page[4096], then_names[MP_LUN_NAMES_SIZE];
+    char then[MANYPATH_WWID_SIZE] = "a disk with other designators";
+    size_t length, then_length;
+
+    if (mp_sysfs_device_attribute(job->host->sysfs_root, job->disk.name, "vpd_pg83", page,
+                                  sizeof page, &length) < 0 ||
+        mp_vpd83_lun_names(page, length, then_names, sizeof then_names, &then_length) < 0)
+        return false; /* a kernel that keeps none */
+    bool named = mp_vpd83_wwid(page, length, then) == 0;
+
+    /* a volume that keeps its number may be renamed, and one without is its names */
+    if (names_length == 0
+            ? named && strcmp(then, job->identity.wwid) == 0
+            : names_length == then_length && memcmp(names, then_names, then_length) == 0)
+        return false;
+    return found(fault, true, "it is %s now, and the kernel has it as %s",
+                 job->identity.wwid[0] != '\0' ? job->identity.wwid : "another disk", then);
+}
+
+/* Another volume's name in udev's database would lead multipathd to take it into that volume's map. */
+static bool differs_from_udev(const struct mp_attach_job *job, struct fault *fault)
+{
+    uint8_t names[MP_LUN_NAMES_SIZE];
+    size_t length;
+    struct mp_udevdb entry;
+
+    if (job->appeared_ns != 0 || /* udev looks at a new disk by itself */
+        mp_udevdb_read(job->host->udev_data, job->disk.dev, &entry) < 0 ||
+        entry.id_serial[0] == '\0' || strcmp(entry.id_serial, job->identity.wwid) == 0)
+        return false;
+    if (mp_identity_names(job->host, job->disk.name, job->disk.dev, names, &length) < 0 ||
+        mp_lun_names_have(names, length, entry.id_serial))
+        return false; /* it goes by another of its names */
+    return found(fault, true, "it is %s now, and udev has it as %s", job->identity.wwid,
+                 entry.id_serial);
+}
+
+static void learn(struct mp_attach_job *job, uint64_t udev_deadline_ns)
+{
+    struct mp_identity_terms terms = {.serial = job->wants_serial,
+                                      .appeared_ns = job->appeared_ns,
+                                      .deadline_ns = udev_deadline_ns};
+
+    if (job->fd >= 0)
+        close(job->fd);
+    job->fd = -1;
+    job->result = mp_identity_learn(job->host, job->disk.name, job->disk.dev, &terms,
+                                    &job->identity, &job->fd, &job->error);
+}
+
+/* The volume has another size than the kernel knows: it was extended while nobody looked. A disk that
+ * has become smaller is left alone while a map holds it. */
+static void correct_size(struct mp_attach_job *job)
+{
+    uint64_t before = job->identity.size_bytes;
+    uint64_t bytes;
+
+    if (mp_scsi_capacity(job->fd, CAPACITY_TIMEOUT_MS, &bytes) < 0 || bytes == before ||
+        (bytes < before && job->holders.map[0] != '\0'))
+        return;
+    if (mp_scsi_rescan(job->host->sysfs_root, job->disk.host, job->disk.channel, job->disk.target,
+                       job->disk.lun) < 0)
+        return;
+    learn(job, job->deadline_ns);
+    if (job->result == 0 && job->identity.size_bytes != before)
+        snprintf(job->note, sizeof job->note,
+                 "%s has %" PRIu64 " bytes now, and the kernel had it with %" PRIu64
+                 ": it was rescanned",
+                 job->disk.name, job->identity.size_bytes, before);
+}
+
+/* Reads the identity of a disk that was there before our scan. */
+static bool is_stale(struct mp_attach_job *job, struct fault *fault)
+{
+    struct mp_identity *identity = &job->identity;
+    uint8_t names[MP_LUN_NAMES_SIZE];
+    size_t length;
+
+    if (is_down(job, fault))
+        return true;
+    learn(job, 0);
+    if (job->result < 0 && job->error.sys_errno == ENODEV)
+        return found(fault, false, "the target offers no such LUN any more");
+    if (job->result == MANYPATH_E_IDENTITY) { /* udev has not seen it, or saw another disk */
+        if (mp_identity_names(job->host, job->disk.name, job->disk.dev, names, &length) == 0 &&
+            differs_from_kernel(job, names, length, fault))
+            return true;
+        learn(job, job->deadline_ns);
+    }
+    if (job->result < 0)
+        return false;
+    if (mp_holders_read(job->host, job->disk.name, identity->wwid, &job->holders) < 0)
+        return false; /* gone meanwhile */
+    if (job->holders.other_map[0] != '\0')
+        return found(fault, true, "it is %s now, and in map %s of %s", identity->wwid,
+                     job->holders.other_map, job->holders.other_wwid);
+    if (job->holders.map[0] == '\0' &&
+        (differs_from_kernel(job, identity->names, identity->names_length, fault) ||
+         differs_from_udev(job, fault)))
+        return true;
+    correct_size(job);
+    if (job->result == 0 && job->holders.map[0] != '\0' && differs_from_udev(job, fault)) {
+        /* it stays in its map: multipathd and udev look again */
+        fault->text[0] = '\0';
+        mp_scsi_announce(job->host->sysfs_root, job->disk.name);
+    }
+    return false;
+}
+
+/* ---- removing it ---- */
+
+static bool refuse(struct mp_attach_job *job, const struct fault *fault, const char *holder)
+{
+    job->refuses = fault->other_volume;
+    job->result = mp_error(&job->error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, EBUSY,
+                           "%s is left over: %s; it is in use (%s), so it was not replaced; "
+                           "release it and try again",
+                           job->disk.name, fault->text, holder);
+    return false;
+}
+
+/* A member of the map, other than ours, that is still the map's volume. */
+static bool has_right_member(const struct mp_attach_job *job, char ret_name[MANYPATH_DEVICE_SIZE])
+{
+    const struct mp_holders *holders = &job->holders;
+    char names[MEMBERS_MAX][MANYPATH_DEVICE_SIZE];
+    size_t count = 0;
+
+    if (mp_sysfs_slaves(job->host->sysfs_root, holders->other_map, names, MEMBERS_MAX, &count) < 0)
+        return false;
+    for (size_t i = 0; i < count && i < MEMBERS_MAX; i++) {
+        struct mp_identity identity;
+        struct manypath_error ignored;
+        dev_t dev;
+
+        if (strcmp(names[i], job->disk.name) == 0 ||
+            mp_sysfs_block_dev(job->host->sysfs_root, names[i], &dev) < 0 ||
+            mp_identity_read(job->host, names[i], dev, &identity, &ignored) < 0 ||
+            strcmp(identity.wwid, holders->other_wwid) != 0)
+            continue;
+        mp_copy(ret_name, MANYPATH_DEVICE_SIZE, names[i]);
+        return true;
+    }
+    return false;
+}
+
+static bool remove_map(struct mp_attach_job *job, const struct fault *fault)
+{
+    struct mp_holders *holders = &job->holders;
+    char uuid[sizeof "mpath-" + MANYPATH_WWID_SIZE];
+    char member[MANYPATH_DEVICE_SIZE];
+    char text[MANYPATH_MESSAGE_SIZE / 4];
+    struct manypath_error error;
+
+    if (has_right_member(job, member)) {
+        snprintf(text, sizeof text, "map %s, whose other member %s is still its volume",
+                 holders->other_map, member);
+        return refuse(job, fault, text);
+    }
+    snprintf(uuid, sizeof uuid, "mpath-%s", holders->other_wwid);
+    if (mp_map_discard(job->host, uuid, patience(job, OPEN_PATIENCE), &error) == 0)
+        return true;
+    snprintf(text, sizeof text, "map %s (%.64s)", holders->other_map, uuid);
+    return refuse(job, fault, text);
+}
+
+static bool release(struct mp_attach_job *job, const struct fault *fault)
+{
+    uint64_t until_ns = patience(job, CLAIM_PATIENCE);
+
+    do { /* multipathd may make a map once more until the disk is gone: whichever has it has to go */
+        if (mp_holders_read(job->host, job->disk.name, "", &job->holders) < 0)
+            return true; /* gone already */
+        if (job->holders.foreign[0] != '\0')
+            return refuse(job, fault, job->holders.foreign);
+        if (job->holders.other_map[0] != '\0' && !remove_map(job, fault))
+            return false;
+        if (!mp_disk_is_claimed(job->host, job->disk.name))
+            return true;
+    } while (wait_until(until_ns));
+    char users[MANYPATH_MESSAGE_SIZE / 4];
+
+    mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
+    return refuse(job, fault, users);
+}
+
+static void remove_disk(struct mp_attach_job *job, const struct fault *fault)
+{
+    const struct mp_disk *disk = &job->disk;
+    const char *root = job->host->sysfs_root;
+
+    if (job->fd >= 0)
+        close(job->fd);
+    job->fd = -1;
+    if (!release(job, fault))
+        return;
+    int result = mp_scsi_offline(root, disk->host, disk->channel, disk->target, disk->lun);
+
+    /* -EINVAL: it has another state in which the kernel sends nothing */
+    if (result == 0 || result == -EINVAL)
+        result = mp_scsi_delete(root, disk->host, disk->channel, disk->target, disk->lun);
+    if (result < 0 && result != -ENOENT) {
+        job->result = mp_error(&job->error, MANYPATH_E_DEVICE, MANYPATH_PHASE_IDENTITY, result,
+                               "%s is left over: %s; deleting it failed with errno %d", disk->name,
+                               fault->text, -result);
+        return;
+    }
+    job->deleted = true;
+    snprintf(job->note, sizeof job->note,
+             "%s was left over: %s; nobody used it, so it was deleted%s%s, and its LUN is scanned "
+             "again",
+             disk->name, fault->text, job->holders.other_map[0] != '\0' ? " with map " : "",
+             job->holders.other_map);
+}
+
+/* ---- the job ---- */
+
+/* A path that somebody else has is no path of ours. The map of its own WWID is. */
+static void check_holders(struct mp_attach_job *job)
+{
+    uint64_t until_ns = patience(job, CLAIM_PATIENCE);
+    struct mp_holders *holders = &job->holders;
+    char users[MANYPATH_MESSAGE_SIZE / 4];
+    const char *who = holders->foreign;
+    /* multipathd locks the disks that it is about to claim: ours must not be in its way */
+    bool can_look = job->identity.locked;
+
+    for (;;) {
+        job->claimed = can_look && mp_disk_is_claimed(job->host, job->disk.name);
+        if ((can_look && !job->claimed) ||
+            mp_holders_read(job->host, job->disk.name, job->identity.wwid, holders) < 0)
+            return;
+        if (holders->foreign[0] != '\0' || holders->other_map[0] != '\0')
+            break;
+        if (holders->map[0] != '\0' || job->single_path || !can_look)
+            return;
+        if (!wait_until(until_ns)) {
+            mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
+            who = users;
+            break;
+        }
+    }
+    if (who[0] == '\0')
+        who = holders->other_map;
+    job->refuses = true;
+    job->result = mp_error(&job->error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, EBUSY,
+                           "%s (%s) is %s %s; release it and try again", job->disk.name,
+                           job->identity.wwid, who == users ? "in use:" : "held by", who);
+}
+
+void mp_attach_identify(struct mp_job *base)
+{
+    struct mp_attach_job *job = (struct mp_attach_job *)base;
+    struct fault fault = {.other_volume = false};
+
+    if (job->was_there && is_stale(job, &fault)) {
+        if (job->last_round)
+            job->result = mp_error(&job->error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
+                                   "the kernel has stale data for LUN %" PRIu64
+                                   " though its disk was deleted and scanned again: %s; check what "
+                                   "else maps or scans it",
+                                   job->disk.lun, fault.text);
+        else
+            remove_disk(job, &fault);
+        return;
+    }
+    if (!job->was_there)
+        learn(job, job->deadline_ns);
+    if (job->result == 0)
+        check_holders(job);
+}

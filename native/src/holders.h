@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who has a disk: multipath maps, and everybody else. Blocks: call from a worker. */
+#ifndef MP_HOLDERS_H
+#define MP_HOLDERS_H
+
+#include "host.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct mp_holders {
+    char map[MANYPATH_DEVICE_SIZE];          /* the map "mpath-<wwid>", or "" */
+    char other_map[MANYPATH_DEVICE_SIZE];    /* a multipath map of another WWID, or "" */
+    char other_wwid[MANYPATH_WWID_SIZE];     /* its WWID */
+    char foreign[MANYPATH_MESSAGE_SIZE / 2]; /* all others, for an error text; "": none */
+};
+
+/* Reads the holders of a disk and of its partitions from sysfs. Negative errno. */
+int mp_holders_read(const struct mp_host *host, const char *name, const char *wwid,
+                    struct mp_holders *ret_holders);
+
+/* Somebody holds the disk or a part of it: a map, md, a mounted file system, swap. Looks by an
+ * exclusive open, which takes two system calls; a plain open by a program is not seen. */
+bool mp_disk_is_claimed(const struct mp_host *host, const char *name);
+
+#endif
