@@ -1,5 +1,7 @@
 """Handle of the lab for tests that run inside its guest."""
 
+from lab import dm
+from lab.caller import Caller, Outcome
 from lab.check import kernel_trouble, leaks
 from lab.daemons import Iscsid, Multipathd
 from lab.handle import Lab
@@ -10,6 +12,7 @@ from lab.target import Chap, Export, TargetServer, Volume, load_target
 from lab.tools import run, wait_until
 
 __all__ = [
+    "Caller",
     "Chap",
     "DmMap",
     "Export",
@@ -18,12 +21,14 @@ __all__ = [
     "Lab",
     "Multipathd",
     "Network",
+    "Outcome",
     "Portal",
     "ScsiDevice",
     "Session",
     "Snapshot",
     "TargetServer",
     "Volume",
+    "dm",
     "kernel_trouble",
     "leaks",
     "load_target",
