@@ -45,7 +45,6 @@ def assert_kept(lab: Lab, volume: Volume, attachment: manypath.Attachment) -> No
     members = disks(attachment)
     assert len(members) == PATHS
     lab.multipathd.wait_adopted(volume.wwid, members)
-    lab.settle()
     lab.multipathd.reconfigure()
     lab.multipathd.wait_adopted(volume.wwid, members)
     assert_right_map(lab, volume, attachment.device, members)
@@ -54,39 +53,30 @@ def assert_kept(lab: Lab, volume: Volume, attachment: manypath.Attachment) -> No
     assert_right_map(lab, volume, attachment.device, members)
 
 
-@pytest.mark.parametrize("mode", ["strict", "greedy", "smart", "on"])
-def test_each_mode(lab: Lab, iscsid: Iscsid, mode: str) -> None:
-    lab.multipathd.configure(mode)
+@pytest.mark.parametrize(
+    ("mode", "friendly"), [("strict", False), ("greedy", True), ("smart", False), ("on", True)]
+)
+def test_each_mode(lab: Lab, iscsid: Iscsid, mode: str, friendly: bool) -> None:
+    """With user_friendly_names multipathd may rename the map at any time; the device stays."""
+    lab.multipathd.configure(mode, user_friendly_names=friendly)
     lab.multipathd.start()
     volume, export = offer(lab)
     attachment = attach(export.properties)
     assert attachment.multipathd_running
     assert attachment.warnings == ()
     assert_kept(lab, volume, attachment)
-    detach(lab, export.properties)
-
-
-def test_user_friendly_names(lab: Lab, iscsid: Iscsid) -> None:
-    """It gives the map another name, and may do so at any time; the device stays."""
-    lab.multipathd.configure("greedy", user_friendly_names=True)
-    lab.multipathd.start()
-    volume, export = offer(lab)
-    attachment = attach(export.properties)
-    assert_kept(lab, volume, attachment)
     again = attach(export.properties)
     assert (again.device, again.map_existed) == (attachment.device, True)
-    (found,) = lab.snapshot().maps
-    assert again.name == found.name
+    assert [found.name for found in lab.snapshot().maps] == [again.name]
     detach(lab, export.properties)
 
 
-@pytest.mark.parametrize("mode", ["strict", "smart"])
-def test_starting_late(lab: Lab, iscsid: Iscsid, mode: str) -> None:
+def test_starting_late(lab: Lab, iscsid: Iscsid) -> None:
     """After the attach: in strict mode it keeps only what it finds in its file of WWIDs."""
     volume, export = offer(lab)
     attachment = attach(export.properties)
     assert not attachment.multipathd_running
-    lab.multipathd.configure(mode)
+    lab.multipathd.configure("strict")
     lab.multipathd.start()
     assert_kept(lab, volume, attachment)
     detach(lab, export.properties)
@@ -264,9 +254,6 @@ def test_partitions(lab: Lab, iscsid: Iscsid, skip: str) -> None:
     if skip != "yes":
         wait_until(partitions, "maps of both partitions", 60)
     if skip != "no daemon":
-        lab.multipathd.wait_adopted(volume.wwid, disks(attachment))
-        lab.settle()
-        lab.multipathd.reconfigure()
         lab.multipathd.wait_adopted(volume.wwid, disks(attachment))
     lab.settle()
     print(f"skip_kpartx {skip}: partitions are mapped: {partitions()}")
