@@ -175,7 +175,9 @@ class Export:
         for index in targets:
             for volume, number in zip(self.volumes, self.numbers[index], strict=True):
                 name = f"group-{index}"
-                group = ALUATargetPortGroup(volume.backing, name, FIRST_GROUP + index)
+                there = any(group.name == name for group in volume.backing.alua_tpgs)
+                tag = None if there else FIRST_GROUP + index  # rtslib: one makes it, none finds it
+                group = ALUATargetPortGroup(volume.backing, name, tag)
                 group.alua_access_type = IMPLICIT
                 group.alua_access_state = ACCESS_STATES[state]
                 LUN(self.tpgs[index], number).alua_tg_pt_gp_name = name
