@@ -128,7 +128,7 @@ def test_a_path_that_failed_and_is_well(lab: Lab, iscsid: Iscsid, told: Record) 
     number = dm.number_of(disk)
 
     def taken_back() -> bool:
-        return any(f"Reinstating path {number}" in line for line in lab.klog())
+        return any(f"Reinstating path {number}." in line for line in lab.klog())
 
     wait_until(taken_back, "the path is taken back", SOON)
     told("seconds until a failed path that is well is taken back", f"{seconds(begun):.2f}")
