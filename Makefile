@@ -147,32 +147,20 @@ bench: lab-packages install ## micro benches here, manypath beside the floor in 
 	$(BIN)/pytest -q benches/test_micro.py
 	$(BIN)/python benches/lab/host.py
 
-# Every fault point, and ten minutes of verified I/O; with multipathd stopped, and again with it running.
-.PHONY: sweeps
-sweeps: ## kills and silent portals at every point, long verified I/O; LAB_SUITE=...
-	$(MAKE) lab LAB_TIMEOUT=14400 TESTS='$(foreach name,kills hangs io,tests/lab/test_$(name).py)' \
-	    LAB_ENV='-e LAB_KILLS=0 -e LAB_HANGS=0 -e LAB_IO_SECONDS=600'
+# The long form of what `make test` samples, all of it in both guests, with multipathd stopped and running.
+LAB_LONG := $(addprefix -e LAB_,CYCLES=100 RACES=300 KILLS=0 HANGS=0 IO_SECONDS=600 ROUNDS_REUSE=100)
 
-# The long form of what `make test` samples: 100 cycles, both guests, multipathd stopped and running.
 .PHONY: soak
-soak: ## the long runs, about eight hours
-	$(MAKE) lab LAB_SUITE=bookworm LAB_ENV='-e LAB_CYCLES=100' TESTS=tests/lab/test_cycles.py
-	$(MAKE) lab LAB_SUITE=trixie LAB_ENV='-e LAB_CYCLES=100' TESTS=tests/lab/test_cycles.py
-	$(MAKE) sweeps LAB_SUITE=bookworm
-	$(MAKE) sweeps LAB_SUITE=trixie
-	$(MAKE) lab LAB_SUITE=trixie
+soak: ## the long runs, many hours
+	$(MAKE) lab LAB_SUITE=bookworm LAB_ENV='$(LAB_LONG)' LAB_TIMEOUT=43200
+	$(MAKE) lab LAB_SUITE=trixie LAB_ENV='$(LAB_LONG)' LAB_TIMEOUT=43200
 	$(MAKE) fake-asan
 	$(MAKE) fuzz FUZZ_SECONDS=600
 
 # -- all of it -------------------------------------------------------------------------------------
 
-# In `make test` the second guest runs what its own iscsid, multipathd and kernel can change; what the
-# spec, the lab and the sample backend are tested for needs one guest. `make soak` has all in both.
-IN_BOTH := $(foreach name,attach c_api cycles errors extend hangs io kills no_process,\
-        tests/lab/test_$(name).py) \
-    $(addprefix tests/lab/test_spec.py::test_,the_example the_main_portal_is_away_and_comes_back \
-        chap_on_all_portals wrong_credentials)
-
+# In `make test` the guests share the tests of the lab: the first has the variants without multipathd and
+# all that does not care, the second those with it. `make soak` has all in both.
 # Each suite runs even if one before it failed; the sum at the end decides.
 .PHONY: test
 test: ## lint, unit, fake host, short fuzz runs, and the lab in both guests; sums up
@@ -182,8 +170,8 @@ test: ## lint, unit, fake host, short fuzz runs, and the lab in both guests; sum
 	-$(MAKE) unit
 	-$(MAKE) fake
 	-$(MAKE) fuzz FUZZ_SECONDS=5
-	-$(MAKE) lab LAB_SUITE=bookworm
-	-$(MAKE) lab LAB_SUITE=trixie TESTS='$(IN_BOTH)'
+	-$(MAKE) lab LAB_SUITE=bookworm TESTS='tests/lab --half=first'
+	-$(MAKE) lab LAB_SUITE=trixie TESTS='tests/lab --half=second'
 	@tools/tally.py $(addprefix $(RESULTS)/,lint.xml ctest.xml pytest.xml fake.xml fuzz.xml \
 	    lab-bookworm.xml lab-trixie.xml)
 

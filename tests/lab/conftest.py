@@ -24,14 +24,45 @@ LOG_LINES = 60
 MODULES = ("iscsi_tcp", "dm_multipath", "dm_round_robin", "dm_service_time", "scsi_dh_alua")
 
 
+# What `make test` runs in the second guest only, besides every test's variant with multipathd.
+SECOND = frozenset({"test_multipathd.py", "test_path_monitor.py"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--half",
+        choices=("first", "second"),
+        help="run one half of the tests: the second has the variants with multipathd running and "
+        f"{', '.join(sorted(SECOND))}, the first has the rest; without it all of them",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Two guests share the tests, so that each one runs once."""
+    half = config.getoption("half")
+    if half is None:
+        return
+    others = [item for item in items if in_second_half(item) != (half == "second")]
+    items[:] = [item for item in items if in_second_half(item) == (half == "second")]
+    config.hook.pytest_deselected(items=others)
+
+
+def in_second_half(item: pytest.Item) -> bool:
+    """Whether a test, or this variant of it, needs multipathd as the second guest has it."""
+    call = getattr(item, "callspec", None)
+    running = call is not None and call.params.get("multipathd") == "running"
+    return running or item.path.name in SECOND
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
-    """A failed test shows what the kernel and iscsid had to say."""
+    """A failed test shows what the kernel and the daemons had to say."""
     report = (yield).get_result()
     lab = getattr(item, "funcargs", {}).get("lab")
     if report.failed and report.when == "call" and lab is not None:
         report.sections.append(("kernel log", "\n".join(lab.klog()[-LOG_LINES:])))
         report.sections.append(("iscsid", "\n".join(lab.iscsid.log()[-LOG_LINES:])))
+        report.sections.append(("multipathd", "\n".join(lab.multipathd.log()[-LOG_LINES:])))
 
 
 @pytest.fixture(scope="session")

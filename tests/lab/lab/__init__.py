@@ -1,5 +1,7 @@
 """Handle of the lab for tests that run inside its guest."""
 
+from lab import dm
+from lab.caller import Caller, Outcome
 from lab.check import kernel_trouble, leaks
 from lab.daemons import Iscsid, Multipathd
 from lab.handle import Lab
@@ -12,6 +14,7 @@ from lab.victims import Answer, Victim, Victims, blocked_threads
 
 __all__ = [
     "Answer",
+    "Caller",
     "Chap",
     "DmMap",
     "Export",
@@ -20,6 +23,7 @@ __all__ = [
     "Lab",
     "Multipathd",
     "Network",
+    "Outcome",
     "Portal",
     "ScsiDevice",
     "Session",
@@ -29,6 +33,7 @@ __all__ = [
     "Victims",
     "Volume",
     "blocked_threads",
+    "dm",
     "kernel_trouble",
     "leaks",
     "load_target",

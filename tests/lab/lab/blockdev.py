@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import struct
 from pathlib import Path
 
 
@@ -42,3 +43,12 @@ def pattern(seed: str, length: int = 4096) -> bytes:
     """Bytes that differ for every seed and every block."""
     blocks = (hashlib.sha256(f"{seed}:{i}".encode()).digest() for i in range(length // 32 + 1))
     return b"".join(blocks)[:length]
+
+
+def partition_table(first: int, sectors: int, count: int) -> bytes:
+    """A master boot record with ``count`` (up to four) partitions of Linux, one after the other."""
+    entries = b"".join(
+        struct.pack("<B3xB3xII", 0, 0x83, first + index * sectors, sectors)
+        for index in range(count)
+    )
+    return bytes(446) + entries.ljust(64, b"\0") + b"\x55\xaa"

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -148,21 +149,57 @@ class Multipathd:
     ) -> None:
         """Write multipath.conf: two common settings, more lines for ``defaults``, more sections."""
         names = "yes" if user_friendly_names else "no"
-        self._conf = (
+        self.configure_text(
             f"defaults {{\n    find_multipaths {find_multipaths}\n"
             f"    user_friendly_names {names}\n{defaults}\n}}\n{extra}\n"
         )
-        MULTIPATH_CONF.write_text(self._conf)
 
-    def start(self) -> None:
-        """Start it and wait until it answers; ``configure`` first for anything but defaults."""
-        if not self._conf:
+    def configure_text(self, text: str) -> None:
+        """Write multipath.conf as it is given."""
+        self._conf = text
+        MULTIPATH_CONF.write_text(text)
+
+    def start(self, text: str = "") -> None:
+        """Start it and wait until it answers.
+
+        ``configure`` first for anything but defaults, or give the text of multipath.conf.
+        """
+        if text:
+            self.configure_text(text)
+        elif not self._conf:
             self.configure()
         run("systemctl", "reset-failed", "multipathd.service", check=False)
         run("systemctl", "start", "multipathd.service")
+        self._wait_until_idle()
+
+    def _wait_until_idle(self) -> None:
         wait_until(
             lambda: run("multipathd", "show", "daemon", check=False).rstrip().endswith("idle"),
             "multipathd is idle",
+            60,
+        )
+
+    def reconfigure(self) -> None:
+        """Have it read its configuration again, and wait until it has done what follows from it."""
+        wait_until(
+            lambda: run("multipathd", "reconfigure", check=False).strip() == "ok",
+            "multipathd accepts reconfigure",
+        )
+        self._wait_until_idle()
+
+    def paths_of(self, wwid: str) -> set[str]:
+        """The disks that it has as active paths of that volume."""
+        answer = run("multipathd", "show", "paths", "raw", "format", "%d|%w|%t", check=False)
+        rows = [[word.strip() for word in line.split("|")] for line in answer.splitlines()]
+        return {row[0] for row in rows if row[1:] == [wwid, "active"]}
+
+    def wait_adopted(self, wwid: str, paths: Iterable[str], timeout: float = 60) -> None:
+        """Until it has taken the map over with exactly these disks, all of them usable."""
+        wanted = set(paths)
+        wait_until(
+            lambda: self.paths_of(wwid) == wanted,
+            f"multipathd has {', '.join(sorted(wanted))} for {wwid}",
+            timeout,
         )
 
     @property
@@ -181,13 +218,38 @@ class Multipathd:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: _gone(pid) and not self.pid, "multipathd is gone")
 
+    def pause(self) -> None:
+        """SIGSTOP: it still runs by its pid file's lock, and does nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        pid = self.pid
+        if pid is None:
+            raise AssertionError("multipathd does not run")
+        os.kill(pid, number)
+
     def stop(self) -> None:
         run("systemctl", "stop", "multipathd.socket", "multipathd.service")
         wait_until(lambda: not self.listening, "nobody listens for multipathd")
 
+    def end(self) -> None:
+        """The quick end, with SIGKILL: it leaves its maps as they are, queueing ones too."""
+        if self.listening or self.pid:
+            run("systemctl", "kill", "--signal=KILL", "multipathd.service", check=False)
+            self.stop()
+
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    def log(self) -> list[str]:
+        """The last that it told the journal."""
+        unit = ("--unit=multipathd.service", "--lines=200")
+        return run("journalctl", "--no-pager", "--output=short-monotonic", *unit).splitlines()
 
     def command(self, *words: str) -> str:
         """What ``multipathd show ...`` and the like answer."""

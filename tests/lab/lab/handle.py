@@ -109,7 +109,7 @@ class Lab:
     def close(self) -> None:
         """Bring the guest back to the state after boot, whatever the test did."""
         self.network.heal()
-        self.multipathd.stop()
+        self.multipathd.end()
         self._remove_maps()
         self._end_sessions()
         self._remove_semaphores()

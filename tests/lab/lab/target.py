@@ -12,6 +12,7 @@ from typing import Any, Literal
 from rtslib_fb import (
     LUN,
     TPG,
+    ALUATargetPortGroup,
     FabricModule,
     FileIOStorageObject,
     MappedLUN,
@@ -31,6 +32,11 @@ OTHER_INITIATOR = "iqn.2026-11.org.manypath:somebody-else"
 Shape = Literal["per_portal", "shared"]
 Access = Literal["any", "only_us", "not_us"]
 LunNumber = int | Callable[[int, int], int]
+AccessState = Literal["optimized", "non-optimized", "standby"]
+
+ACCESS_STATES: dict[AccessState, int] = {"optimized": 0, "non-optimized": 1, "standby": 2}
+IMPLICIT = 1
+FIRST_GROUP = 100  # target port groups with lower numbers are LIO's own
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,21 @@ class Export:
         for index, tpg in enumerate(self.tpgs):
             if target in (None, index):
                 self._remove(tpg, number)
+
+    def set_access_state(self, state: AccessState, *targets: int) -> None:
+        """Have these targets (by index) tell that ALUA state, of every volume.
+
+        Each target is a target port group of its own; nobody but the storage changes its state.
+        """
+        for index in targets:
+            for volume, number in zip(self.volumes, self.numbers[index], strict=True):
+                name = f"group-{index}"
+                there = any(group.name == name for group in volume.backing.alua_tpgs)
+                tag = None if there else FIRST_GROUP + index  # rtslib: one makes it, none finds it
+                group = ALUATargetPortGroup(volume.backing, name, tag)
+                group.alua_access_type = IMPLICIT
+                group.alua_access_state = ACCESS_STATES[state]
+                LUN(self.tpgs[index], number).alua_tg_pt_gp_name = name
 
     def _remove(self, tpg: TPG, number: int) -> None:
         LUN(tpg, number).delete()
