@@ -31,7 +31,10 @@ MIB = 1 << 20
 SIZE = 64  # MiB, at first
 GROWTH = 16
 RECOVERY = 180.0  # until a path works again: iscsid reconnects now and then, checkers poll
-SHOWN = 60.0  # until a silent portal is noticed: iscsid's NOP-Outs first have to go unanswered
+# Until a portal that is gone shows as a failed path: iscsid's NOP-Outs first have to go unanswered,
+# then the replacement_timeout. An iscsid that was restarted gives its sessions the default
+# of 120 s, which only multipathd sets back to 5 s.
+SHOWN = 180.0
 
 
 @contextmanager
