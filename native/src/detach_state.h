@@ -58,6 +58,7 @@ struct mp_detach_device {
     bool dead;                       /* no path is usable, the disk does not answer */
     bool kept;                       /* it stays, and its disks with it */
     bool deferred;                   /* the map is in use, and goes when it is closed */
+    bool open;                       /* by nobody knows whom: REMOVE looks again, and flushes */
     bool mapped;                     /* the disk came into a map since it was found */
     struct mp_job *job;
 };

@@ -78,8 +78,12 @@ static void remove_finished(struct mp_detach_job *job)
     struct mp_detach *detach = job->detach;
     struct mp_detach_device *device = &detach->devices[job->index];
 
+    if (device->open)
+        device->flush = job->unmap.flush;
     if (job->result == 0) {
         detach->detachment->map_removed = true;
+        if (job->error.code != 0) /* of the flush */
+            mp_detach_error(detach, &job->error);
     } else {
         /* The disks of a map that stays are not taken from under it, unless none of them works: then
          * they are better gone, before the LUN comes back as another volume. */
@@ -114,8 +118,11 @@ void mp_detach_remove(struct mp_detach *detach)
 
         if (device->uuid[0] == '\0' || device->kept)
             continue;
-        if (!mp_detach_job_start(detach, device_job(detach, i, remove_run, remove_finished),
-                                 &device->job, MANYPATH_PHASE_UNMAP))
+        struct mp_detach_job *job = device_job(detach, i, remove_run, remove_finished);
+
+        if (job != NULL)
+            job->options.flush = device->open;
+        if (!mp_detach_job_start(detach, job, &device->job, MANYPATH_PHASE_UNMAP))
             device->kept = true;
     }
     if (detach->outstanding == 0)
@@ -163,10 +170,13 @@ static void flush_finished(struct mp_detach_job *job)
     if (job->unmap.dead)
         device->dead = true;
     if (job->result < 0 && !device->mapped) {
-        /* a device in use stays, unless it cannot be used any more */
-        if (job->result == MANYPATH_E_IN_USE && !device->dead)
-            device->kept = true;
-        mp_detach_error(detach, &job->error);
+        bool in_use = job->result == MANYPATH_E_IN_USE && !device->dead;
+
+        /* a device in use stays; but a program that has it open may be one that is stuck */
+        device->open = detach->force && in_use && device->uuid[0] != '\0' && !job->unmap.named;
+        device->kept = in_use && !device->open;
+        if (!device->open)
+            mp_detach_error(detach, &job->error);
     }
     if (--detach->outstanding == 0)
         flush_over(detach);

@@ -64,6 +64,7 @@ struct mp_unmap_result {
     uint64_t flushed_ns; /* CLOCK_MONOTONIC, when the flush was done; 0: not tried */
     int32_t flush;       /* enum manypath_flush */
     bool dead;           /* no path of the map is usable, or the disk does not answer */
+    bool named;          /* in use: by a mount, swap or a holder, not only by an open descriptor */
     bool mapped;         /* mp_disk_release(): a multipath map has the disk */
     bool deferred;       /* the map is in use and goes when it is closed */
 };

@@ -146,11 +146,12 @@ static int wait_unused(struct unmap *unmap)
             return result;
         if (unused(unmap))
             return 1;
+        if (mp_map_wait(unmap->until_ns))
+            continue;
         /* with force the writer may be one that is stuck, until the kernel gives its paths up */
-        if (!mp_map_wait(unmap->until_ns) &&
-            (!unmap->options->force ||
-             mp_users_describe(unmap->host, unmap->device, -1, users, sizeof users) ||
-             !mp_map_wait(unmap->deadline_ns)))
+        unmap->result->named =
+            mp_users_describe(unmap->host, unmap->device, -1, users, sizeof users);
+        if (!unmap->options->force || unmap->result->named || !mp_map_wait(unmap->deadline_ns))
             return in_use(unmap);
     }
 }

@@ -2,8 +2,9 @@
 /*
  * Linked with native/src/ into libmanypath_fake.so: what the library asks of the kernel is asked of
  * tests/fake/host.py instead. Weak functions of the library are overridden here; write(), open(),
- * openat() and fsync() are wrapped by the linker (--wrap) and go on to the real ones unless they concern the fake
- * host. Hooks are called in the library's own threads; they return 0 or a negative errno.
+ * openat() and fsync() are wrapped by the linker (--wrap) and go on to the real ones unless they
+ * concern the fake host. Hooks are called in the library's own threads; they return 0 or a negative
+ * errno.
  */
 #include "dm.h"
 #include "identity.h"

@@ -471,6 +471,21 @@ def test_stuck_writer_with_force(host: FakeHost) -> None:
     assert host.clean
 
 
+def test_stuck_writer_whose_paths_fail_late_with_force(host: FakeHost) -> None:
+    """When the time for the flush is over: the removal looks again."""
+    item = attached(host)
+    item.open_count = 1
+    host.dm.queue(item, True)
+    timer = threading.Timer(2.0, kill_paths, (item,))
+    timer.start()
+    host.call("dm.message", lambda: setattr(item, "open_count", 0))
+    error = host.handle.detach(host.targets(2), timeout=4.0, force=True).failure()
+    timer.join()
+    assert [found.code for found in error.detachment.errors] == ["FLUSH"]
+    assert error.detachment.flush == "FAILED"
+    assert host.clean
+
+
 def test_mounted_without_a_path_with_force(host: FakeHost) -> None:
     """Its disks may come back as another volume: they go; the map when it is unmounted."""
     item = attached(host)

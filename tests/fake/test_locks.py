@@ -79,10 +79,10 @@ def test_nothing_is_left_behind(host: FakeHost) -> None:
 
 def test_two_attaches_make_one_session(host: FakeHost, other: Handle) -> None:
     """The second one waits for the first one's login, and no longer than that."""
-    host.export(lun=1)
+    volume = host.export(lun=1)
     host.export(lun=2)
     host.iscsid.login_delay = 0.3
-    gate = host.block("dm.create")
+    gate = host.block("dm.create", volume.uuid)
     one = host.handle.attach(host.targets(2, lun=1))
     assert until(lambda: host.logins == 2)
     two = other.attach(host.targets(2, lun=2))
