@@ -17,11 +17,10 @@ def leave(host: FakeHost, count: int = 2, *, with_map: bool = False) -> tuple[Vo
     """Disks of a volume that is not at the LUN any more. Return it, and where it was."""
     old = host.export()
     targets = host.targets(count)
+    for target in targets:
+        host.add_disk(host.add_session(target), 1)
     if with_map:
         host.handle.attach(targets).finish()
-    else:
-        for target in targets:
-            host.add_disk(host.add_session(target), 1)
     return old, targets
 
 
