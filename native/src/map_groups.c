@@ -90,7 +90,8 @@ static int read_priority(const struct mp_host *host, const struct mp_map_path *p
     uint8_t page[PAGE_BYTES];
     size_t length;
     uint16_t group;
-    int result = mp_sysfs_device_attribute(host->sysfs_root, path->name, "vpd_pg83", page, sizeof page, &length);
+    int result = mp_sysfs_device_attribute(host->sysfs_root, path->name, "vpd_pg83", page,
+                                           sizeof page, &length);
 
     if (result == 0)
         result = mp_alua_group_id(page, length, &group);

@@ -314,7 +314,8 @@ static uint64_t big_endian(const uint8_t *bytes, size_t count)
 int mp_scsi_capacity(int fd, unsigned timeout_ms, uint64_t *ret_bytes)
 {
     const uint8_t ten[10] = {READ_CAPACITY_10};
-    const uint8_t sixteen[16] = {SERVICE_ACTION_IN_16, READ_CAPACITY_16, [13] = READ_CAPACITY_16_SIZE};
+    const uint8_t sixteen[16] = {SERVICE_ACTION_IN_16, READ_CAPACITY_16,
+                                 [13] = READ_CAPACITY_16_SIZE};
     uint8_t data[READ_CAPACITY_16_SIZE];
     size_t received = 0;
     uint64_t last, block;

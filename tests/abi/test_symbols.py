@@ -57,7 +57,7 @@ def test_nothing_but_libc_and_libcrypto_is_needed() -> None:
 
 
 def test_no_fault_point_is_in_a_normal_build() -> None:
-    """The lab's second build has them; a user's process must not end for a variable of its environment."""
+    """The lab's second build has them; no variable of its environment ends a user's process."""
     sources = (header.PROJECT / "native" / "src").glob("*.c")
     points = {
         name for path in sources for name in re.findall(r'MP_FAULT\("([^"]+)"\)', path.read_text())

@@ -676,6 +676,7 @@ class FakeHost:
         answer = (len(head + groups).to_bytes(4, "big") + head + groups)[:size]
         ffi.memmove(data, answer, len(answer))
         return len(answer)
+
     def capacity(self, path: Any, ret_bytes: Any) -> int:
         name = self._node(path)
         result = self.point("capacity", name)
