@@ -119,8 +119,14 @@ def assert_same_map(volume: Volume, outcomes: Sequence[Outcome]) -> None:
 
 
 def settle(lab: Lab, volume: Volume, export: Export) -> None:
-    """The same calls succeed, and nothing is left."""
+    """The same calls succeed, and nothing is left.
+
+    When multipathd adopts a map it loads a table of the paths that it knows by then, and takes the
+    others back when udev has told it of them.
+    """
     attachment = attach(export.properties)
+    if lab.multipathd.listening:
+        lab.multipathd.wait_adopted(volume.wwid, disks(attachment))
     assert_right_map(lab, volume, attachment.device, disks(attachment))
     detach(lab, export.properties)
 
