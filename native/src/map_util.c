@@ -25,6 +25,11 @@ bool mp_map_wait(uint64_t until_ns)
     return true;
 }
 
+const char *mp_map_wwid(const char *uuid)
+{
+    return strncmp(uuid, "mpath-", 6) == 0 ? uuid + 6 : uuid;
+}
+
 uint64_t mp_map_earlier(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;

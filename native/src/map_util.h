@@ -25,6 +25,9 @@
  * false once `until_ns` has passed. */
 bool mp_map_wait(uint64_t until_ns);
 
+/* Of a map's uuid, "mpath-<wwid>". */
+const char *mp_map_wwid(const char *uuid);
+
 uint64_t mp_map_earlier(uint64_t a, uint64_t b);
 
 /* Device-mapper itself cannot be used: why. */

@@ -31,9 +31,9 @@ static int read_status(int fd, const char *uuid, bool *ret_dead)
     return 0;
 }
 
-int mp_map_read_health(int fd, const char *uuid, struct mp_map_health *ret_health)
+int mp_queueing_read(int fd, const char *uuid, struct mp_queueing *ret_queueing)
 {
-    struct mp_map_health health = {0};
+    struct mp_queueing queueing = {0};
     char type[16];
     char *params = NULL;
     struct mp_table table;
@@ -45,17 +45,17 @@ int mp_map_read_health(int fd, const char *uuid, struct mp_map_health *ret_healt
         result = -EPROTO;
     free(params);
     if (result == 0) {
-        health.queueing = table.queue_if_no_path;
+        queueing.on = table.queue_if_no_path;
         mp_table_free(&table);
-        result = read_status(fd, uuid, &health.dead);
+        result = read_status(fd, uuid, &queueing.dead);
     }
     if (result == -EPROTO || result == -ENODATA) {
         /* no multipath table, or none yet: it does not queue */
-        health = (struct mp_map_health){0};
+        queueing = (struct mp_queueing){0};
         result = 0;
     }
     if (result == 0)
-        *ret_health = health;
+        *ret_queueing = queueing;
     return result;
 }
 

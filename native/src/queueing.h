@@ -5,13 +5,13 @@
 
 #include "host.h"
 
-struct mp_map_health {
-    bool dead;     /* no path is usable, as far as the kernel knows */
-    bool queueing; /* I/O waits then */
+struct mp_queueing {
+    bool dead; /* no path is usable, as far as the kernel knows */
+    bool on;   /* I/O waits then */
 };
 
 /* Negative errno; -ENXIO: no such map. */
-int mp_map_read_health(int fd, const char *uuid, struct mp_map_health *ret_health);
+int mp_queueing_read(int fd, const char *uuid, struct mp_queueing *ret_queueing);
 
 /* I/O fails when no path is usable, and what waits fails now. Through multipathd too if it runs, which
  * would turn it on again. `device` is "dm-N". */

@@ -87,6 +87,19 @@ int mp_scsi_scan(const char *root, int32_t host, int32_t channel, int32_t target
     return write_attribute(path, text);
 }
 
+int mp_scsi_recovery_timeout(const char *root, int32_t sid, int32_t seconds)
+{
+    char path[PATH_MAX];
+    char text[16];
+    int length = snprintf(path, sizeof path,
+                          "%s/class/iscsi_session/session%" PRId32 "/recovery_tmo", root, sid);
+
+    if (length < 0 || (size_t)length >= sizeof path)
+        return -ENAMETOOLONG;
+    snprintf(text, sizeof text, "%" PRId32, seconds);
+    return write_attribute(path, text);
+}
+
 static int write_device_attribute(const char *root, int32_t host, int32_t channel, int32_t target,
                                   uint64_t lun, const char *name, const char *text)
 {

@@ -15,6 +15,11 @@
  * afterwards. */
 int mp_scsi_scan(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun);
 
+/* How long a lost session holds its I/O back before that fails. Set here it outlives a restart of iscsid,
+ * which sets its own default otherwise (kernel scsi_transport_iscsi.c recovery_tmo_sysfs_override). Does
+ * not block. */
+int mp_scsi_recovery_timeout(const char *root, int32_t sid, int32_t seconds);
+
 /* INQUIRY VPD page through SG_IO on an open block device. Fills up to `size` bytes, sets
  * *ret_length to the bytes valid (4 + page length, bounded by what was transferred). -EIO: check
  * condition or transport failure; -EOPNOTSUPP: ILLEGAL REQUEST (no such page); -ENODEV: the target

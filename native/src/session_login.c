@@ -2,6 +2,7 @@
 /* Sessions: until one is up. */
 #include "error.h"
 #include "iscsid_codec.h"
+#include "scsi.h"
 #include "session_state.h"
 #include "text.h"
 
@@ -74,6 +75,9 @@ static void came_up(struct mp_session_entry *entry, const struct mp_session *ses
 {
     entry->sid = session->sid;
     entry->host = session->host;
+    if (entry->ours)
+        mp_scsi_recovery_timeout(entry->sessions->handle->host->sysfs_root, entry->sid,
+                                 entry->terms.replacement_timeout_s);
     login_over(entry, MP_ENTRY_UP, NULL);
 }
 

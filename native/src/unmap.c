@@ -4,6 +4,7 @@
 #include "error.h"
 #include "fault.h"
 #include "map.h"
+#include "map_heal.h"
 #include "map_util.h"
 #include "multipathd.h"
 #include "queueing.h"
@@ -34,7 +35,7 @@ struct unmap {
     const char *outcome; /* of a refusal */
     struct mp_dm_info info;
     char device[MANYPATH_DEVICE_SIZE];
-    struct mp_map_health health;
+    struct mp_queueing queueing;
     struct mp_part_map *parts; /* MP_PART_MAPS_MAX */
     size_t part_count;
     bool parts_used;
@@ -76,13 +77,13 @@ static int look(struct unmap *unmap)
     int result = mp_dm_info(unmap->fd, unmap->uuid, &unmap->info);
 
     if (result == 0)
-        result = mp_map_read_health(unmap->fd, unmap->uuid, &unmap->health);
+        result = mp_queueing_read(unmap->fd, unmap->uuid, &unmap->queueing);
     if (result == -ENXIO)
         return 0;
     if (result < 0)
         return look_failed(unmap, result);
     snprintf(unmap->device, sizeof unmap->device, "dm-%u", minor(unmap->info.dev));
-    unmap->result->dead = unmap->health.dead;
+    unmap->result->dead = unmap->queueing.dead;
     unmap->part_count = 0;
     unmap->parts_used = false;
     if (unmap->info.open_count == 0)
@@ -132,7 +133,7 @@ static int no_path(struct unmap *unmap)
     return mp_error(unmap->err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, EIO,
                     "no path of %s is usable%s, so that nothing can be written back; nothing was "
                     "removed; bring a path back, or give up what is not written with force",
-                    unmap->device, unmap->health.queueing ? " and it queues I/O" : "");
+                    unmap->device, unmap->queueing.on ? " and it queues I/O" : "");
 }
 
 /* Waits until nobody uses the map. 1; 0: it is gone; or an error. */
@@ -143,7 +144,7 @@ static int wait_unused(struct unmap *unmap)
     for (;;) {
         int result = look(unmap);
 
-        if (result <= 0 || (unmap->health.dead && unmap->options->force))
+        if (result <= 0 || (unmap->queueing.dead && unmap->options->force))
             return result;
         if (unused(unmap))
             return 1;
@@ -157,16 +158,29 @@ static int wait_unused(struct unmap *unmap)
     }
 }
 
+/* Without multipathd nobody may have taken back paths that failed for a while and work again. */
+static int heal(struct unmap *unmap)
+{
+    struct mp_map_health health;
+
+    if (!unmap->queueing.dead || mp_multipathd_running(unmap->host->multipathd_pidfile))
+        return 1;
+    mp_map_heal(unmap->host, mp_map_wwid(unmap->uuid), &health);
+    return health.reinstated > 0 ? look(unmap) : 1;
+}
+
 static int flush(struct unmap *unmap)
 {
     int result = wait_unused(unmap);
 
+    if (result > 0)
+        result = heal(unmap);
     if (result <= 0) {
         if (result == 0)
             unmap->result->flush = MANYPATH_FLUSH_NOT_NEEDED;
         return result;
     }
-    if (unmap->health.dead && (unmap->options->force || unmap->health.queueing))
+    if (unmap->queueing.dead && (unmap->options->force || unmap->queueing.on))
         return no_path(unmap);
     result = 0;
     for (size_t i = 0; i < unmap->part_count && result == 0; i++)
@@ -213,14 +227,14 @@ static void remove_parts(struct unmap *unmap)
  * is given up. */
 static bool may_stop_queueing(const struct unmap *unmap)
 {
-    return unmap->health.dead && unmap->health.queueing && !unmap->stopped_queueing &&
+    return unmap->queueing.dead && unmap->queueing.on && !unmap->stopped_queueing &&
            (unmap->options->force || unmap->info.open_count == 0);
 }
 
 /* The map stays. With force it goes at least when it is closed, if it is of no use any more. */
 static int give_up(struct unmap *unmap)
 {
-    if (unmap->options->force && unmap->health.dead &&
+    if (unmap->options->force && unmap->queueing.dead &&
         mp_dm_remove_deferred(unmap->fd, unmap->uuid, MP_MAP_UDEV_FLAGS) == 0) {
         unmap->result->deferred = true;
         unmap->outcome = "it has no path any more, and goes when it is closed";
@@ -249,7 +263,7 @@ static void restore_queueing(struct unmap *unmap)
 
 static int remove_map(struct unmap *unmap)
 {
-    const char *wwid = strncmp(unmap->uuid, "mpath-", 6) == 0 ? unmap->uuid + 6 : unmap->uuid;
+    const char *wwid = mp_map_wwid(unmap->uuid);
     uint64_t ask_ns = 0; /* multipathd, the next time */
 
     for (;;) {
@@ -275,8 +289,8 @@ static int remove_map(struct unmap *unmap)
             continue; /* look once more */
         if (result != -EBUSY)
             return mp_map_error(unmap->err, MANYPATH_PHASE_UNMAP, result, unmap->uuid, "removing");
-        if (!mp_map_wait(unmap->options->force && unmap->health.dead ? unmap->deadline_ns
-                                                                     : unmap->until_ns))
+        if (!mp_map_wait(unmap->options->force && unmap->queueing.dead ? unmap->deadline_ns
+                                                                       : unmap->until_ns))
             return give_up(unmap);
     }
 }

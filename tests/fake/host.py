@@ -428,6 +428,7 @@ class FakeHost:
             attributes.mkdir(parents=True)
             (attributes / "targetname").write_text(f"{session.iqn}\n")
             (attributes / "state").write_text("LOGGED_IN\n")
+            (attributes / "recovery_tmo").write_text("120\n")
             (attributes / "device").symlink_to("../..")
             connection = folder / f"connection{sid}:0" / "iscsi_connection" / f"connection{sid}:0"
             connection.mkdir(parents=True)
@@ -699,8 +700,11 @@ class FakeHost:
         return theirs.detach()
 
     def attribute(self, path: Any, text: Any) -> int:
-        """A write to scan, delete or rescan."""
+        """A write to scan, delete, rescan or recovery_tmo."""
         name, written = ffi.string(path).decode(), ffi.string(text).decode()
+        if name.endswith("/recovery_tmo"):
+            Path(name).write_text(f"{written}\n")
+            return 0
         found = re.search(r"/host(\d+)/scan$", name)
         if found is not None:
             numbers = [int(word) for word in written.split()]

@@ -209,7 +209,8 @@ static int write_attribute(int fd, const void *bytes, size_t size)
 
     if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || size >= sizeof text ||
         !path_of(fd, path, sizeof path) ||
-        (!ends_with(path, "/scan") && !ends_with(path, "/delete") && !ends_with(path, "/rescan")))
+        (!ends_with(path, "/scan") && !ends_with(path, "/delete") && !ends_with(path, "/rescan") &&
+         !ends_with(path, "/recovery_tmo")))
         return 1;
     memcpy(text, bytes, size);
     text[size] = '\0';

@@ -378,7 +378,8 @@ def test_two_handles(host: FakeHost) -> None:
 # --- force ----------------------------------------------------------------------------------------
 
 
-def kill_paths(item: Map) -> None:
+def kill_paths(host: FakeHost, item: Map) -> None:
+    host.fail("ready", errno.EIO, times=None)
     item.failed = set(item.members)
 
 
@@ -432,21 +433,37 @@ def test_no_path_left(host: FakeHost) -> None:
     """A queueing map: the flush would never end, so it is not begun."""
     item = attached(host)
     host.dm.queue(item, True)
-    kill_paths(item)
+    kill_paths(host, item)
     with at_most(1.0):
         error = host.handle.detach(host.targets(2)).failure()
     assert error.code == "FLUSH"
     assert "no path of dm-0 is usable and it queues I/O" in error.message
     assert "force" in error.message
     assert order(host) == []
-    assert not host.dm.messages
+    assert host.dm.messages == ["fail_if_no_path"]  # nobody else would
+
+
+def test_paths_that_work_again_are_taken_back(host: FakeHost) -> None:
+    """Nobody did since they failed: no multipathd runs, and the one who attached is gone."""
+    item = attached(host)
+    host.dm.queue(item, True)
+    item.failed = set(item.members)
+    made = host.open().detach(host.targets(2)).finish()
+    assert made.flush == "DONE"
+    assert sorted(host.dm.messages) == [
+        "fail_if_no_path",
+        "reinstate_path 8:0",
+        "reinstate_path 8:16",
+    ]
+    assert flushed(host) == [item.device]
+    assert host.clean
 
 
 @pytest.mark.parametrize("running", [False, True], ids=["alone", "multipathd"])
 def test_no_path_left_with_force(host: FakeHost, running: bool) -> None:
     item = attached(host)
     host.dm.queue(item, True)
-    kill_paths(item)
+    kill_paths(host, item)
     with FakeMultipathd(host) as daemon:
         if not running:
             daemon.stop()
@@ -464,7 +481,7 @@ def test_stuck_writer_with_force(host: FakeHost) -> None:
     item = attached(host)
     item.open_count = 1
     host.dm.queue(item, True)
-    kill_paths(item)
+    kill_paths(host, item)
     host.call("dm.message", lambda: setattr(item, "open_count", 0))
     error = host.handle.detach(host.targets(2), force=True).failure()
     assert [found.code for found in error.detachment.errors] == ["FLUSH"]
@@ -476,7 +493,7 @@ def test_stuck_writer_whose_paths_fail_late_with_force(host: FakeHost) -> None:
     item = attached(host)
     item.open_count = 1
     host.dm.queue(item, True)
-    timer = threading.Timer(2.0, kill_paths, (item,))
+    timer = threading.Timer(2.0, kill_paths, (host, item))
     timer.start()
     host.call("dm.message", lambda: setattr(item, "open_count", 0))
     error = host.handle.detach(host.targets(2), timeout=4.0, force=True).failure()
@@ -491,7 +508,7 @@ def test_mounted_without_a_path_with_force(host: FakeHost) -> None:
     item = attached(host)
     item.open_count = 1
     host.dm.queue(item, True)
-    kill_paths(item)
+    kill_paths(host, item)
     with at_most(5.0):
         error = host.handle.detach(host.targets(2), timeout=4.0, force=True).failure()
     assert [found.code for found in error.detachment.errors] == ["FLUSH", "IN_USE"]
@@ -521,7 +538,7 @@ def test_queueing_is_restored(host: FakeHost, running: bool) -> None:
     """The paths went after the flush, then somebody opened the map."""
     item = attached(host)
     host.dm.queue(item, True)
-    host.call("fsync", lambda: kill_paths(item))
+    host.call("fsync", lambda: kill_paths(host, item))
     host.fail("dm.remove", errno.EBUSY, times=None)
     with FakeMultipathd(host) as daemon:
         daemon.script("del map", *["fail\n"] * 50)

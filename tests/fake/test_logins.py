@@ -367,3 +367,17 @@ def test_too_few_paths(host: FakeHost) -> None:
     assert error.code == "AUTH"
     assert "2 of 4 paths failed" in error.message
     assert until(lambda: host.clean and len(host.iscsid.of(LOGOUT)) == 2)
+
+
+def test_recovery_timeout(host: FakeHost) -> None:
+    """Of a session that we made: iscsid, started again, would set its own default."""
+    before = host.add_session(host.targets(2)[1])
+    host.export()
+    host.handle.attach(host.targets(2)).finish()
+    times = {
+        session.sid: (folder / "recovery_tmo").read_text().strip()
+        for session in host.sessions.values()
+        for folder in (session.folder / "iscsi_session").iterdir()
+    }
+    assert times.pop(before.sid) == "120"
+    assert list(times.values()) == ["5"]

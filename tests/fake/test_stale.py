@@ -44,8 +44,9 @@ def test_disks(host: FakeHost) -> None:
     assert_fresh(host, made, new)
     assert sorted(host.passed("delete")) == ["sda", "sdb"]
     assert {path.state for path in made.paths} == {"ACTIVE"}
-    assert len([text for text in made.warnings if "was left over" in text]) == 2
-    for warning in made.warnings:
+    left_over = [text for text in made.warnings if "was left over" in text]
+    assert len(left_over) == 2
+    for warning in left_over:
         assert old.wwid in warning
         assert new.wwid in warning
     assert set(host.passed("fsync")) == {"wwids"}
