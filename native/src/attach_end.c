@@ -13,6 +13,9 @@
  * deadline. */
 #define UNDO_GRACE (800 * MP_MS)
 #define UNDO_PATIENCE (10000 * MP_MS)
+/* A login that iscsid is at cannot be called off. It is waited for this long, since nobody may be there
+ * to log it out again later. */
+#define LOGIN_PATIENCE (2000 * MP_MS)
 
 /* ---- the result ---- */
 
@@ -168,11 +171,31 @@ static uint64_t undo_until(uint64_t deadline_ns)
     return patience > now + UNDO_GRACE ? patience : now + UNDO_GRACE;
 }
 
-static void undo_paths(struct mp_attach *attach)
+static bool is_at_login(const struct mp_attach_path *path)
 {
-    for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step < MP_PATH_UNDO && !mp_path_under_map_job(&attach->paths[i]))
-            mp_path_undo(&attach->paths[i]);
+    uint64_t silence_ns = path->step == MP_PATH_LOGIN ? mp_session_silence_ns(path->session) : 0;
+
+    return silence_ns > 0 && silence_ns < LOGIN_PATIENCE;
+}
+
+void mp_attach_undo_paths(struct mp_attach *attach)
+{
+    int code = attach->operation.error.code;
+    bool in_a_hurry = code == MANYPATH_E_TIMEOUT || code == MANYPATH_E_CANCELLED;
+    bool waiting = false;
+
+    for (size_t i = 0; i < attach->path_count; i++) {
+        struct mp_attach_path *path = &attach->paths[i];
+
+        if (path->step >= MP_PATH_UNDO || mp_path_under_map_job(path))
+            continue;
+        if (!in_a_hurry && is_at_login(path))
+            waiting = true;
+        else
+            mp_path_undo(path);
+    }
+    if (waiting)
+        mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + LOGIN_PATIENCE / 4);
     attach->decide(attach);
 }
 
@@ -192,7 +215,7 @@ void mp_attach_fail(struct mp_attach *attach)
         mp_pool_abandon(handle->pool, attach->map_job); /* its thread may be stuck */
     else
         mp_lock_release(&attach->wwid_lock);
-    undo_paths(attach);
+    mp_attach_undo_paths(attach);
 }
 
 /* ---- a map that nobody wants any more ---- */
@@ -224,7 +247,7 @@ static void unmake_finished(struct mp_attach_job *job)
         keep_members(job->attach);
     }
     mp_lock_release(&job->attach->wwid_lock);
-    undo_paths(job->attach);
+    mp_attach_undo_paths(job->attach);
 }
 
 void mp_attach_map_unwanted(struct mp_attach_job *job)
@@ -236,7 +259,7 @@ void mp_attach_map_unwanted(struct mp_attach_job *job)
         if (job->result == 0)
             keep_members(attach); /* in somebody else's map */
         mp_lock_release(&attach->wwid_lock);
-        undo_paths(attach);
+        mp_attach_undo_paths(attach);
         return;
     }
     unmake = mp_attach_job_new(attach, NULL, unmake_run, unmake_finished);
@@ -246,6 +269,6 @@ void mp_attach_map_unwanted(struct mp_attach_job *job)
     }
     if (unmake == NULL || !mp_attach_job_start(unmake, &attach->map_job)) {
         mp_lock_release(&attach->wwid_lock);
-        undo_paths(attach);
+        mp_attach_undo_paths(attach);
     }
 }

@@ -504,6 +504,10 @@ static void path_logged_in(struct mp_session_wait *wait, const struct manypath_e
     path->sid = mp_session_sid(path->session);
     path->host = mp_session_host(path->session);
     path->session_existed = mp_session_existed(path->session);
+    if (attach->step == MP_VOLUME_UNDOING) {
+        mp_path_undo(path);
+        return;
+    }
     path->step = MP_PATH_UP;
     login_counted(attach);
 }

@@ -223,6 +223,8 @@ void mp_path_let_go(struct mp_attach_path *path);
 void mp_attach_finish(struct mp_attach *attach);
 /* The operation's error is set: everything that it made is taken back, then the caller is told. */
 void mp_attach_fail(struct mp_attach *attach);
+/* Of what failed: takes back the paths that are not waited for any more. */
+void mp_attach_undo_paths(struct mp_attach *attach);
 /* Sets the operation's error to the one that stands for all: the first of the most telling kind. */
 void mp_attach_blame_paths(struct mp_attach *attach);
 /* The map's job has it, and may be stuck in the kernel: it stays, and is undone when that comes back. */

@@ -126,6 +126,10 @@ static void grace_over(struct mp_timer *timer)
         mp_attach_finish(attach);
         return;
     }
+    if (attach->step == MP_VOLUME_UNDOING) {
+        mp_attach_undo_paths(attach);
+        return;
+    }
     if (attach->single_path) {
         mp_attach_single_overdue(attach);
         return;

@@ -381,3 +381,28 @@ def test_recovery_timeout(host: FakeHost) -> None:
     }
     assert times.pop(before.sid) == "120"
     assert list(times.values()) == ["5"]
+
+
+def test_failure_waits_for_a_login_that_goes_on(host: FakeHost) -> None:
+    """A command that ends then leaves no session behind."""
+    host.export()
+    targets = host.targets(2)
+    host.iscsid.login_delay = lambda request: (
+        0.4 if request.fields is not None and request.fields["address"] == f"{NET}.1.2" else 0.0
+    )
+    host.iscsid.handlers[LOGIN] = answered(f"{NET}.1.1", error=19)
+    assert host.handle.attach(targets, min_paths=2).failure().code == "LOGIN_REJECTED"
+    assert host.clean
+    assert len(host.iscsid.of(LOGOUT)) == 1
+
+
+def test_failure_does_not_wait_for_a_silent_portal(host: FakeHost) -> None:
+    host.export()
+    (silent,) = host.listen()
+    host.iscsid.login_delay = lambda request: (
+        9.0 if request.fields is not None and request.fields["port"] == silent.port else 0.0
+    )
+    host.iscsid.handlers[LOGIN] = answered(f"{NET}.1.1", error=19)
+    with at_most(2.6):
+        found = host.handle.attach([silent, *host.targets(1)], min_paths=2, timeout=8.0).failure()
+    assert found.code == "LOGIN_REJECTED"
