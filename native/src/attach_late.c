@@ -123,7 +123,7 @@ static void wait_for_portal(struct mp_attach_path *path)
 {
     path->session = mp_session_hold(path->attach->operation.handle->sessions, &path->target.portal,
                                     path->target.iqn);
-    path->opens = 0;
+    path->opens = path->rounds = 0;
     path->announced = path->has_disk = path->disk_is_ours = false; /* those of another session */
     if (path->session != NULL)
         mp_path_login(path);

@@ -8,14 +8,11 @@
 #include "vpd.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { HOLDERS_MAX = 8, MEMBERS_MAX = 256, PAGE_MAX = 4096 };
 
@@ -146,17 +143,34 @@ static int find_member(struct mp_detach *detach, const char *name,
     return 0;
 }
 
-static int held_by_other(struct mp_detach *detach, const char *name, const char *holder)
+static int held_by_other(struct mp_detach *detach, const char *name, const char *holder,
+                         const char *what)
 {
     char dm_name[MANYPATH_WWID_SIZE] = "";
     struct manypath_error error;
 
     mp_sysfs_dm(sysfs_root(detach), holder, NULL, 0, dm_name, sizeof dm_name);
     mp_error(&error, MANYPATH_E_IN_USE, MANYPATH_PHASE_PREPARE, EBUSY,
-             "%s is in use: held by %s%s%s%s, which is no multipath map; nothing was removed", name,
-             holder, dm_name[0] != '\0' ? " (" : "", dm_name, dm_name[0] != '\0' ? ")" : "");
+             "%s is in use: held by %s%s%s%s, which is %s; nothing was removed", name, holder,
+             dm_name[0] != '\0' ? " (" : "", dm_name, dm_name[0] != '\0' ? ")" : "", what);
     mp_detach_error(detach, &error);
     return -EBUSY;
+}
+
+/* The WWID of a disk as the kernel read it when the disk came, without I/O; "" if none is known. */
+static int read_wwid(struct mp_detach *detach, const char *disk, char wwid[MANYPATH_WWID_SIZE])
+{
+    uint8_t page[PAGE_MAX];
+    size_t length;
+    int result =
+        mp_sysfs_device_attribute(sysfs_root(detach), disk, "vpd_pg83", page, sizeof page, &length);
+
+    wwid[0] = '\0';
+    if (result == -EMFILE || result == -ENFILE || result == -ENOMEM)
+        return unreadable(detach, disk, result);
+    if (result == 0 && mp_vpd83_wwid(page, length, wwid) < 0)
+        wwid[0] = '\0';
+    return 0;
 }
 
 /* Notes the multipath map that holds this disk, and its name in ret_map ("": none). Any other holder
@@ -176,6 +190,7 @@ static int find_map(struct mp_detach *detach, struct mp_detach_disk *disk,
         return unreadable(detach, disk->disk.name, result);
     for (size_t i = 0; i < count && i < HOLDERS_MAX; i++) {
         char uuid[MP_DETACH_UUID_SIZE] = "";
+        char wwid[MANYPATH_WWID_SIZE];
 
         result = mp_sysfs_dm(sysfs_root(detach), holders[i], uuid, sizeof uuid, NULL, 0);
         if (result == -ENOENT && strncmp(holders[i], "dm-", 3) == 0)
@@ -183,7 +198,12 @@ static int find_map(struct mp_detach *detach, struct mp_detach_disk *disk,
         if (result < 0 && result != -ENOENT && result != -EOVERFLOW)
             return unreadable(detach, holders[i], result);
         if (strncmp(uuid, "mpath-", 6) != 0)
-            return held_by_other(detach, disk->disk.name, holders[i]);
+            return held_by_other(detach, disk->disk.name, holders[i], "no multipath map");
+        result = read_wwid(detach, disk->disk.name, wwid);
+        if (result < 0)
+            return result;
+        if (wwid[0] != '\0' && strcmp(uuid + sizeof "mpath-" - 1, wwid) != 0)
+            return held_by_other(detach, disk->disk.name, holders[i], "another volume's map");
         mp_copy(disk->map, sizeof disk->map, uuid);
         mp_copy(ret_map, MANYPATH_DEVICE_SIZE, holders[i]);
     }
@@ -267,27 +287,6 @@ static int find(struct mp_detach *detach)
 }
 
 /* ---- locks ---- */
-
-/* The WWID of a disk without a map, as the kernel read it when the disk came; "" if none is known. */
-static int read_wwid(struct mp_detach *detach, const char *disk, char wwid[MANYPATH_WWID_SIZE])
-{
-    char path[PATH_MAX];
-    uint8_t page[PAGE_MAX];
-
-    wwid[0] = '\0';
-    snprintf(path, sizeof path, "%s/block/%s/device/vpd_pg83", sysfs_root(detach), disk);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, page, sizeof page);
-    int error = length < 0 ? errno : 0;
-
-    if (fd >= 0)
-        close(fd);
-    if (error == EMFILE || error == ENFILE || error == ENOMEM)
-        return unreadable(detach, path, -error);
-    if (length > 0 && mp_vpd83_wwid(page, (size_t)length, wwid) < 0)
-        wwid[0] = '\0';
-    return 0;
-}
 
 static int compare_locks(const void *left, const void *right)
 {

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from fake.dm import MAJOR, Map
-from fake.host import IQN, NET, SIZE, FakeHost, at_most, until
+from fake.host import IQN, NET, SIZE, FakeHost, at_most, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Hang, Mute, Request
 from fake.library import Failure, Target
 from fake.multipathd import FakeMultipathd
@@ -820,3 +820,17 @@ def test_bad_request(host: FakeHost) -> None:
     with pytest.raises(Failure, match="targets"):
         host.handle.detach([])
     assert not host.iscsid.of(LOGIN)
+
+
+def test_another_volumes_map(host: FakeHost) -> None:
+    """Somebody built it on our disk: it is not ours to remove."""
+    host.export()
+    target = host.targets(1)[0]
+    disk = host.add_disk(host.add_session(target), 1)
+    other = new_volume()
+    host.dm.make(other.uuid, [disk.dev], SECTORS)
+    error = host.handle.detach([target]).failure()
+    assert error.code == "IN_USE"
+    assert "another volume's map" in error.message
+    assert other.uuid in host.dm.maps
+    assert order(host) == []
