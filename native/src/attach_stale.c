@@ -258,6 +258,7 @@ static bool remove_map(struct mp_attach_job *job, const struct fault *fault)
     struct mp_holders *holders = &job->holders;
     char uuid[sizeof "mpath-" + MANYPATH_WWID_SIZE];
     char member[MANYPATH_DEVICE_SIZE];
+    char name[MANYPATH_WWID_SIZE] = "";
     char text[MANYPATH_MESSAGE_SIZE / 4];
     struct manypath_error error;
 
@@ -269,7 +270,8 @@ static bool remove_map(struct mp_attach_job *job, const struct fault *fault)
     snprintf(uuid, sizeof uuid, "mpath-%s", holders->other_wwid);
     if (mp_map_discard(job->host, uuid, patience(job, OPEN_PATIENCE), &error) == 0)
         return true;
-    snprintf(text, sizeof text, "map %s (%.64s)", holders->other_map, uuid);
+    mp_sysfs_dm(job->host->sysfs_root, holders->other_map, NULL, 0, name, sizeof name);
+    snprintf(text, sizeof text, "map %s (%.64s)", holders->other_map, name);
     return refuse(job, fault, text);
 }
 
@@ -335,7 +337,10 @@ static void check_holders(struct mp_attach_job *job)
     bool can_look = job->identity.locked;
 
     for (;;) {
-        job->claimed = can_look && mp_disk_is_claimed(job->host, job->disk.name);
+        job->claimed =
+            can_look ? mp_disk_is_claimed(job->host, job->disk.name)
+                     : job->single_path && job->was_there &&
+                           mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
         if ((can_look && !job->claimed) ||
             mp_holders_read(job->host, job->disk.name, job->identity.wwid, holders) < 0)
             return;

@@ -109,6 +109,25 @@ static void detach_begin(struct manypath_operation *operation)
 
 /* ---- cancelling, freeing ---- */
 
+/* ": session 3 to iqn.x through portal 192.0.2.1 port 3260" */
+static void name_logouts(const struct mp_detach *detach, char *text, size_t size)
+{
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; i < detach->session_count && used < size; i++) {
+        const struct mp_detach_session *session = &detach->sessions[i];
+        char address[MANYPATH_ADDRESS_SIZE];
+
+        if (!session->wait.linked)
+            continue;
+        mp_portal_format(&session->portal, address, sizeof address);
+        used += (size_t)snprintf(
+            text + used, size - used, "%s session %d to %s through portal %s port %u",
+            used == 0 ? ":" : ",", session->sid, session->iqn, address, session->portal.port);
+    }
+}
+
 /* What the detach waited for at its end. */
 static void waited_for(const struct mp_detach *detach, int code, struct manypath_error *ret_error)
 {
@@ -134,15 +153,18 @@ static void waited_for(const struct mp_detach *detach, int code, struct manypath
         [DETACH_DONE] = {MANYPATH_PHASE_NONE, ""},
     };
 
+    char logouts[MANYPATH_MESSAGE_SIZE / 2];
+
+    name_logouts(detach, logouts, sizeof logouts);
     for (size_t i = 0; i < detach->lock_count && detach->step == DETACH_LOCK; i++)
         if (detach->locks[i].lock.state == MP_LOCK_WAITING) {
             mp_lock_busy(&detach->locks[i].lock, code, MANYPATH_PHASE_PREPARE, ret_error);
             return;
         }
     mp_error(ret_error, code, steps[detach->step].phase, 0,
-             "%s: %s; the same call goes on from there",
+             "%s: %s%s; the same call goes on from there",
              code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the detach was cancelled",
-             steps[detach->step].state);
+             steps[detach->step].state, logouts);
 }
 
 static void detach_cancel(struct manypath_operation *operation, int code)

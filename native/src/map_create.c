@@ -7,6 +7,7 @@
 #include "map_groups.h"
 #include "map_steps.h"
 #include "multipathd.h"
+#include "users.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +47,7 @@ static int build_table(const struct mp_map_join *join, char **ret_params)
 
 int mp_map_claimed(const struct mp_map_join *join, struct manypath_error *err)
 {
-    char holders[128];
+    char users[320];
     const char *name = join->paths[0].name;
 
     for (size_t i = 0; i < join->path_count; i++) {
@@ -62,9 +63,9 @@ int mp_map_claimed(const struct mp_map_join *join, struct manypath_error *err)
         name = join->paths[i].name;
         break;
     }
-    mp_map_describe_holders(join->host, name, holders, sizeof holders);
+    mp_users_describe(join->host, name, -1, users, sizeof users);
     return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_MAP, EBUSY,
-                    "path %s is claimed by %s; release it and try again", name, holders);
+                    "path %s is in use: %s; release it and try again", name, users);
 }
 
 /* The uuid decides: the kernel takes each once (dm-ioctl.c dm_hash_insert). A name may belong to some

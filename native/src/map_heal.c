@@ -173,7 +173,8 @@ static void fail_back(const struct heal *heal)
     mp_table_free(&table);
 }
 
-void mp_map_heal(struct mp_host *host, const char *wwid, struct mp_map_health *ret_health)
+void mp_map_heal(struct mp_host *host, const char *wwid, bool stop_queueing,
+                 struct mp_map_health *ret_health)
 {
     struct mp_map_health health = {.gone = false};
     char uuid[MP_DM_UUID_SIZE];
@@ -190,7 +191,7 @@ void mp_map_heal(struct mp_host *host, const char *wwid, struct mp_map_health *r
         return;
     }
     health.multipathd_running = mp_multipathd_running(host->multipathd_pidfile);
-    if (!health.multipathd_running)
+    if (!health.multipathd_running && stop_queueing)
         health.queueing_stopped = mp_map_stop_queueing(heal.fd, uuid);
     for (size_t i = 0; i < table.path_count; i++) {
         if (table.paths[i].active)

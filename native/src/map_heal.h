@@ -17,11 +17,12 @@ struct mp_map_health {
 };
 
 /*
- * With multipathd only the failed members are counted. Else: the map stops queueing; a failed member is
+ * With multipathd only the failed members are counted. Else: the map stops queueing if wanted; a failed member is
  * reinstated if its session and disk are up, it is ready (TEST UNIT READY), and its own VPD 0x83 still
  * has the map's WWID; if a group with a better priority than the one in use has a path again, that
  * group is switched to. Takes at most some seconds for each member that hangs.
  */
-void mp_map_heal(struct mp_host *host, const char *wwid, struct mp_map_health *ret_health);
+void mp_map_heal(struct mp_host *host, const char *wwid, bool stop_queueing,
+                 struct mp_map_health *ret_health);
 
 #endif

@@ -7,7 +7,6 @@
 #include "fault.h"
 #include "multipathd.h"
 #include "sysfs.h"
-#include "text.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -55,26 +54,6 @@ int mp_map_error(struct manypath_error *err, int phase, int result, const char *
 }
 
 /* "dm-3 (swap)": who holds a block device, for an error text. */
-void mp_map_describe_holders(const struct mp_host *host, const char *name, char *text, size_t size)
-{
-    char holders[4][MANYPATH_DEVICE_SIZE];
-    size_t count = 0;
-    size_t used = 0;
-
-    text[0] = '\0';
-    if (mp_sysfs_holders(host->sysfs_root, name, holders, 4, &count) < 0)
-        count = 0;
-    for (size_t i = 0; i < count && i < 4 && used < size; i++) {
-        char dm_name[MANYPATH_WWID_SIZE] = "";
-
-        mp_sysfs_dm(host->sysfs_root, holders[i], NULL, 0, dm_name, sizeof dm_name);
-        used += (size_t)snprintf(text + used, size - used, "%s%s%s%s%s", i > 0 ? ", " : "",
-                                 holders[i], dm_name[0] != '\0' ? " (" : "", dm_name,
-                                 dm_name[0] != '\0' ? ")" : "");
-    }
-    if (count == 0)
-        snprintf(text, size, "a mounted file system, swap or an open program");
-}
 
 /* Loads and resumes a table; waits out moments in which udev or LVM probe a path. */
 int mp_map_load(int fd, const char *uuid, uint64_t sectors, const char *params, uint32_t udev_flags,

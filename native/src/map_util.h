@@ -37,9 +37,6 @@ int mp_map_unusable(int result, struct manypath_error *err);
 int mp_map_error(struct manypath_error *err, int phase, int result, const char *uuid,
                  const char *doing);
 
-/* "dm-3 (swap)": who holds a block device, for an error text. */
-void mp_map_describe_holders(const struct mp_host *host, const char *name, char *text, size_t size);
-
 /* Loads and resumes a multipath table; waits out moments in which udev or LVM probe a path. */
 int mp_map_load(int fd, const char *uuid, uint64_t sectors, const char *params, uint32_t udev_flags,
                 bool reload, uint64_t deadline_ns);

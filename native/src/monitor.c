@@ -147,7 +147,7 @@ static void look_run(struct mp_job *base)
 {
     struct look *look = (struct look *)base;
 
-    mp_map_heal(look->host, look->wwid, &look->health);
+    mp_map_heal(look->host, look->wwid, true, &look->health);
 }
 
 static void begin_look(struct watched_map *map)

@@ -165,7 +165,7 @@ static int heal(struct unmap *unmap)
 
     if (!unmap->queueing.dead || mp_multipathd_running(unmap->host->multipathd_pidfile))
         return 1;
-    mp_map_heal(unmap->host, mp_map_wwid(unmap->uuid), &health);
+    mp_map_heal(unmap->host, mp_map_wwid(unmap->uuid), false, &health);
     return health.reinstated > 0 ? look(unmap) : 1;
 }
 
@@ -395,6 +395,8 @@ int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
         do
             result = look(&unmap);
         while (result == 1 && !unused(&unmap) && mp_map_wait(deadline_ns));
+    if (result == 1 && unmap.info.active_table) /* one of another type is not a left-over of ours */
+        result = mp_map_check_type(unmap.fd, uuid, err) < 0 ? MANYPATH_E_MAP : 1;
     if (result == 1)
         result = unused(&unmap) ? remove_map(&unmap) : in_use(&unmap);
     free(unmap.parts);

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import manypath
-from lab import Iscsid, Lab, Multipathd, Portal, wait_until
+from lab import Caller, DmMap, Iscsid, Lab, Multipathd, Portal, wait_until
 from lab.blockdev import pattern, write_direct
 from lab.tools import run
 from manypath import Attachment, Flush
@@ -64,15 +64,17 @@ def assert_nobody_hangs() -> None:
     wait_until(lambda: not in_d_state(), f"nobody in D state: {in_d_state()}", timeout=10)
 
 
-def fail_paths(attachment: Attachment) -> None:
-    """As the kernel does when the sessions' time for recovery has passed."""
-    for path in attachment.paths:
-        number = Path(f"/sys/block/{path.device}/dev").read_text().strip()
-        run("dmsetup", "message", attachment.name, "0", "fail_path", number)
+def fail_paths(item: DmMap) -> None:
+    """As the kernel does when a session is lost for good; nobody takes them back."""
+    for name in item.members:
+        disk = Path("/sys/block") / name
+        (disk / "device/state").write_text("offline\n")
+        number = (disk / "dev").read_text().strip()
+        run("dmsetup", "message", item.name, "0", "fail_path", number)
 
 
-def queueing(attachment: Attachment) -> bool:
-    return "queue_if_no_path" in run("dmsetup", "table", attachment.name)
+def queueing(item: DmMap) -> bool:
+    return "queue_if_no_path" in run("dmsetup", "table", item.name)
 
 
 def test_mounted(lab: Lab, iscsid: Iscsid, multipathd: Multipathd, tmp_path: Path) -> None:
@@ -127,15 +129,20 @@ def test_partition_maps(lab: Lab, iscsid: Iscsid, multipathd: Multipathd, tmp_pa
 
 
 def test_dead_paths_and_queueing(lab: Lab, iscsid: Iscsid) -> None:
-    """Without force: an error at once, and everything as it was."""
-    properties, attachment = attach(lab, lab.portals(2))
-    run("dmsetup", "message", attachment.name, "0", "queue_if_no_path")
-    fail_paths(attachment)
+    """Without force: an error at once, and everything as it was. The process that attached, which
+    would have stopped the queueing, is gone.
+    """
+    properties = lab.export(lab.volume(64), lab.portals(2)).properties
+    with Caller() as other:
+        assert other.call("connect", properties).error is None
+    (item,) = lab.snapshot().maps
+    run("dmsetup", "message", item.name, "0", "queue_if_no_path")
+    fail_paths(item)
     begin = time.monotonic()
     with pytest.raises(FlushError, match="is usable and it queues I/O"):
         manypath.disconnect(properties, timeout=TIMEOUT)
     assert time.monotonic() - begin < 10
-    assert queueing(attachment)
+    assert queueing(item)
     assert len(lab.snapshot().devices) == 2
     with pytest.raises(FlushError) as caught:
         manypath.disconnect(properties, timeout=TIMEOUT, force=True)
@@ -183,7 +190,7 @@ def test_open_without_a_path(lab: Lab, iscsid: Iscsid) -> None:
     properties, attachment = attach(lab, lab.portals(2))
     user = os.open(attachment.path, os.O_RDONLY)
     try:
-        fail_paths(attachment)
+        fail_paths(lab.snapshot().maps[0])
         with pytest.raises(ManypathError) as caught:
             manypath.disconnect(properties, timeout=12.0, force=True)
         detachment = caught.value.detachment

@@ -86,7 +86,8 @@ def test_a_path_that_somebody_holds(lab: Lab, iscsid: Iscsid, holder: str) -> No
             text = told(caught.value)
             assert [word for word in [disk.name, *words] if word not in text] == [], text
             assert_untouched(lab, before)
-        assert read_direct(disk, length=1 << 20) == data
+        if holder != "file system":  # which writes when it likes
+            assert read_direct(disk, length=1 << 20) == data
     assert len(attach(properties).paths) == 2
     assert_detached(lab, properties)
 
