@@ -130,7 +130,7 @@ lab: lab-packages stage ## tests in a VM; TESTS=... LAB_SUITE=bookworm|trixie
 	mkdir -p $(RESULTS) $(BUILD)/lab/results
 	rm -f $(RESULTS)/lab-$(LAB_SUITE).xml $(BUILD)/lab/results/junit.xml
 	-$(BOOT) run --timeout $(LAB_TIMEOUT) $(LAB_ENV) -- python3 -m pytest -p no:cacheprovider \
-	    --junitxml=/results/junit.xml $(TESTS)
+	    -o junit_family=xunit1 --junitxml=/results/junit.xml $(TESTS)
 	-cp $(BUILD)/lab/results/junit.xml $(RESULTS)/lab-$(LAB_SUITE).xml
 	@tools/tally.py $(RESULTS)/lab-$(LAB_SUITE).xml
 

@@ -196,6 +196,7 @@ void mp_attach_undo_paths(struct mp_attach *attach)
     }
     if (waiting)
         mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + LOGIN_PATIENCE / 4);
+    mp_attach_undo_unlock(attach);
     attach->decide(attach);
 }
 
@@ -213,7 +214,7 @@ void mp_attach_fail(struct mp_attach *attach)
     mp_engine_arm(handle, &attach->operation.timer, undo_until(attach->operation.deadline_ns));
     if (attach->map_job != NULL)
         mp_pool_abandon(handle->pool, attach->map_job); /* its thread may be stuck */
-    else
+    if (attach->wwid_lock.state == MP_LOCK_WAITING)
         mp_lock_release(&attach->wwid_lock);
     mp_attach_undo_paths(attach);
 }
@@ -246,7 +247,7 @@ static void unmake_finished(struct mp_attach_job *job)
         mp_attach_warn(job->attach, "undoing: %s", job->error.message);
         keep_members(job->attach);
     }
-    mp_lock_release(&job->attach->wwid_lock);
+    job->attach->unmade = job->result == 0;
     mp_attach_undo_paths(job->attach);
 }
 
@@ -258,7 +259,6 @@ void mp_attach_map_unwanted(struct mp_attach_job *job)
     if (job->result < 0 || job->map.existed) {
         if (job->result == 0)
             keep_members(attach); /* in somebody else's map */
-        mp_lock_release(&attach->wwid_lock);
         mp_attach_undo_paths(attach);
         return;
     }
@@ -267,8 +267,6 @@ void mp_attach_map_unwanted(struct mp_attach_job *job)
         mp_copy(unmake->wwid, sizeof unmake->wwid, job->wwid);
         unmake->deadline_ns = mp_now_ns() + UNDO_PATIENCE;
     }
-    if (unmake == NULL || !mp_attach_job_start(unmake, &attach->map_job)) {
-        mp_lock_release(&attach->wwid_lock);
+    if (unmake == NULL || !mp_attach_job_start(unmake, &attach->map_job))
         mp_attach_undo_paths(attach);
-    }
 }

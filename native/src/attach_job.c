@@ -48,6 +48,7 @@ struct mp_attach_job *mp_attach_job_new(struct mp_attach *attach, struct mp_atta
     job->host = mp_host_hold(attach->operation.handle->host);
     job->finished = finished;
     job->fd = -1;
+    job->result = MANYPATH_E_CANCELLED; /* should it be given up before it begins */
     if (path != NULL)
         job->disk = path->disk;
     return job;

@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/file.h>
 
 /* The map's job stops waiting this long before the deadline, so that its own error reaches the
  * caller. */
@@ -159,6 +160,12 @@ void mp_attach_lock(struct mp_attach *attach,
     attach->wwid_lock.done = wwid_locked;
     attach->on_lock = on_lock;
     mp_lock_acquire(attach->operation.handle, &attach->wwid_lock, true);
+    if (attach->wwid_lock.state != MP_LOCK_WAITING)
+        return;
+    /* who has it may wait for udev to see these disks */
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].fd >= 0)
+            flock(attach->paths[i].fd, LOCK_UN);
 }
 
 bool mp_attach_lost_disks(struct mp_attach *attach)
@@ -212,7 +219,8 @@ static void map_locked(struct mp_attach *attach, const struct manypath_error *er
     for (size_t i = 0; i < attach->path_count; i++) /* some became ready meanwhile */
         if (attach->paths[i].step == MP_PATH_READY)
             mp_path_check_identity(&attach->paths[i]);
-    make_map(attach);
+    if (!mp_attach_refused(attach))
+        make_map(attach);
 }
 
 void mp_attach_map(struct mp_attach *attach)

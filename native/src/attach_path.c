@@ -3,8 +3,10 @@
 #include "attach_state.h"
 
 #include "error.h"
+#include "holders.h"
 #include "fault.h"
 #include "scsi.h"
+#include "wwid_locks.h"
 #include "sysfs.h"
 #include "text.h"
 
@@ -74,24 +76,46 @@ static void path_undo_session(struct mp_attach_path *path)
     mp_session_logout(path->session, &path->wait);
 }
 
+/* Another process may have found the disk that our scan brought, and use it by now. */
+static bool somebody_has(const struct mp_attach_job *job)
+{
+    struct mp_holders holders;
+
+    return mp_holders_read(job->host, job->disk.name, job->wwid, &holders) == 0 &&
+           (holders.map[0] != '\0' || holders.other_map[0] != '\0' || holders.foreign[0] != '\0');
+}
+
 static void delete_run(struct mp_job *base)
 {
     struct mp_attach_job *job = (struct mp_attach_job *)base;
-
     char uuid[sizeof "mpath-" + MANYPATH_WWID_SIZE];
+    struct mp_wwid_locks locks = {.count = 0};
 
     MP_FAULT("attach.undo_delete");
-    job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
-                                 job->disk.target, job->disk.lun);
-    MP_FAULT("attach.undo_deleted");
-    if (job->wwid[0] == '\0')
-        return;
-    snprintf(uuid, sizeof uuid, "mpath-%s", job->wwid);
-    mp_map_remove_orphan(job->host, uuid, job->deadline_ns, &job->error);
+    job->result =
+        job->locked ? 0 : mp_wwid_locks_take(job->host, &locks, job->wwid, "", job->deadline_ns);
+    if (job->result == 0 && !job->unmade && somebody_has(job))
+        job->result = -EBUSY;
+    if (job->result == 0) {
+        job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
+                                     job->disk.target, job->disk.lun);
+        MP_FAULT("attach.undo_deleted");
+        snprintf(uuid, sizeof uuid, "mpath-%s", job->wwid);
+        if (job->wwid[0] != '\0')
+            mp_map_remove_orphan(job->host, uuid, job->deadline_ns, &job->error);
+    }
+    mp_wwid_locks_drop(job->host, &locks);
 }
 
 static void delete_finished(struct mp_attach_job *job)
 {
+    mp_attach_undo_unlock(job->attach);
+    if (job->result == -EBUSY || job->result == -EAGAIN) {
+        mp_attach_warn(job->attach, "undoing: %s stays, somebody else uses it", job->disk.name);
+        mp_path_keep(job->path);
+        path_undone(job->path);
+        return;
+    }
     if (job->result < 0 && job->result != -ENOENT && job->result != -ENODEV)
         mp_attach_warn(job->attach, "undoing: deleting %s failed with errno %d", job->disk.name,
                        -job->result);
@@ -113,11 +137,23 @@ static void path_undo_disk(struct mp_attach_path *path)
         if (job != NULL) {
             mp_copy(job->wwid, sizeof job->wwid, path->identity.wwid);
             job->deadline_ns = mp_now_ns() + ORPHAN_PATIENCE;
+            job->locked = attach->wwid_lock.state == MP_LOCK_HELD;
+            job->unmade = attach->unmade;
         }
         if (job != NULL && mp_attach_job_start(job, &path->job))
             return;
     }
     path_undo_session(path);
+}
+
+void mp_attach_undo_unlock(struct mp_attach *attach)
+{
+    if (attach->step != MP_VOLUME_UNDOING || attach->map_job != NULL)
+        return;
+    for (size_t i = 0; i < attach->path_count; i++)
+        if (attach->paths[i].step == MP_PATH_UNDO && attach->paths[i].job != NULL)
+            return;
+    mp_lock_release(&attach->wwid_lock);
 }
 
 void mp_path_undo(struct mp_attach_path *path)

@@ -25,6 +25,7 @@
 #include "text.h"
 #include "udevdb.h"
 #include "users.h"
+#include "wwid_locks.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -32,6 +33,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 enum {
@@ -228,6 +230,17 @@ static bool refuse(struct mp_attach_job *job, const struct fault *fault, const c
     return false;
 }
 
+/* A member that does not answer may still be the map's volume. */
+static bool is_gone_or_other(const struct mp_attach_job *job, const char *name, dev_t dev)
+{
+    struct mp_identity identity;
+    struct manypath_error error;
+
+    if (mp_identity_read(job->host, name, dev, &identity, &error) < 0)
+        return error.sys_errno == ENODEV;
+    return strcmp(identity.wwid, job->holders.other_wwid) != 0;
+}
+
 /* A member of the map, other than ours, that is still the map's volume. */
 static bool has_right_member(const struct mp_attach_job *job, char ret_name[MANYPATH_DEVICE_SIZE])
 {
@@ -238,14 +251,11 @@ static bool has_right_member(const struct mp_attach_job *job, char ret_name[MANY
     if (mp_sysfs_slaves(job->host->sysfs_root, holders->other_map, names, MEMBERS_MAX, &count) < 0)
         return false;
     for (size_t i = 0; i < count && i < MEMBERS_MAX; i++) {
-        struct mp_identity identity;
-        struct manypath_error ignored;
         dev_t dev;
 
         if (strcmp(names[i], job->disk.name) == 0 ||
             mp_sysfs_block_dev(job->host->sysfs_root, names[i], &dev) < 0 ||
-            mp_identity_read(job->host, names[i], dev, &identity, &ignored) < 0 ||
-            strcmp(identity.wwid, holders->other_wwid) != 0)
+            is_gone_or_other(job, names[i], dev))
             continue;
         mp_copy(ret_name, MANYPATH_DEVICE_SIZE, names[i]);
         return true;
@@ -295,16 +305,33 @@ static bool release(struct mp_attach_job *job, const struct fault *fault)
     return refuse(job, fault, users);
 }
 
+/* Is there still the disk that was judged? Another process may have replaced it. */
+static bool still_there(const struct mp_attach_job *job)
+{
+    const char *root = job->host->sysfs_root;
+    int32_t sid, host;
+    uint64_t lun;
+    dev_t dev;
+
+    return mp_sysfs_block_dev(root, job->disk.name, &dev) == 0 && dev == job->disk.dev &&
+           mp_sysfs_disk_place(root, job->disk.name, &sid, &host, &lun) == 0 &&
+           host == job->disk.host && lun == job->disk.lun;
+}
+
 static void remove_disk(struct mp_attach_job *job, const struct fault *fault)
 {
     const struct mp_disk *disk = &job->disk;
     const char *root = job->host->sysfs_root;
 
+    /* the descriptor stays open: meanwhile no other disk gets the name */
     if (job->fd >= 0)
-        close(job->fd);
-    job->fd = -1;
+        flock(job->fd, LOCK_UN);
     if (!release(job, fault))
         return;
+    if (!still_there(job)) {
+        job->deleted = true; /* by somebody else */
+        return;
+    }
     int result = mp_scsi_offline(root, disk->host, disk->channel, disk->target, disk->lun);
 
     /* -EINVAL: it has another state in which the kernel sends nothing */
@@ -362,21 +389,51 @@ static void check_holders(struct mp_attach_job *job)
                            job->identity.wwid, who == users ? "in use:" : "held by", who);
 }
 
+/* Once more with the locks of both volumes: another process may have replaced the disk since it was
+ * judged, and use it. True if the path can go on with the disk as it is. */
+static bool replace(struct mp_attach_job *job, struct fault *fault)
+{
+    struct mp_wwid_locks locks;
+    char wwid[MANYPATH_WWID_SIZE];
+    bool fine = false;
+    int result;
+
+    mp_copy(wwid, sizeof wwid, job->identity.wwid);
+    result = mp_wwid_locks_take(job->host, &locks, wwid, job->holders.other_wwid, job->deadline_ns);
+    if (result < 0) {
+        job->result =
+            mp_error(&job->error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, -result,
+                     "%s is left over: %s; another process works on the volume (errno %d)",
+                     job->disk.name, fault->text, -result);
+        return false;
+    }
+    *fault = (struct fault){.other_volume = false};
+    if (!still_there(job))
+        job->deleted = true;
+    else if (is_stale(job, fault))
+        remove_disk(job, fault);
+    else
+        fine = job->result == 0;
+    mp_wwid_locks_drop(job->host, &locks);
+    return fine;
+}
+
 void mp_attach_identify(struct mp_job *base)
 {
     struct mp_attach_job *job = (struct mp_attach_job *)base;
     struct fault fault = {.other_volume = false};
 
     if (job->was_there && is_stale(job, &fault)) {
-        if (job->last_round)
+        if (job->last_round) {
             job->result = mp_error(&job->error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
                                    "the kernel has stale data for LUN %" PRIu64
                                    " though its disk was deleted and scanned again: %s; check what "
                                    "else maps or scans it",
                                    job->disk.lun, fault.text);
-        else
-            remove_disk(job, &fault);
-        return;
+            return;
+        }
+        if (!replace(job, &fault))
+            return;
     }
     if (!job->was_there)
         learn(job, job->deadline_ns);

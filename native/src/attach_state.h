@@ -116,6 +116,7 @@ struct mp_attach {
     struct mp_job *map_job, *prepare_job, *policy_job;
     struct mp_blacklist *blacklist; /* multipathd's, once it is known */
     bool map_waits;                 /* for policy_job */
+    bool unmade;                    /* our map was removed again: what holds its disks was it */
     unsigned jobs;                  /* not yet back, ours or abandoned: they point to us */
     void (*on_lock)(struct mp_attach *attach, const struct manypath_error *error);
     struct mp_timer gather; /* when to scan without the logins that are late */
@@ -148,6 +149,8 @@ struct mp_attach_job {
     uint64_t appeared_ns;
     struct mp_holders holders;
     bool claimed, refuses;
+    bool locked; /* the attach has the WWID's lock */
+    bool unmade;
     bool deleted; /* it was left over from another volume: to be scanned again */
     char note[MANYPATH_MESSAGE_SIZE]; /* what was done to it and why, or "" */
     char wwid[MANYPATH_WWID_SIZE];
@@ -215,6 +218,8 @@ void mp_path_fail(struct mp_attach_path *path);
 void mp_path_undo(struct mp_attach_path *path);
 /* Nothing of this path is held any more. */
 void mp_path_let_go(struct mp_attach_path *path);
+/* Lets go of the WWID's lock when no disk is being deleted any more. */
+void mp_attach_undo_unlock(struct mp_attach *attach);
 
 /* ---- attach_end.c ---- */
 

@@ -33,16 +33,18 @@ static void drop_sessions(struct mp_detach *detach)
     }
 }
 
-/* The worst of all devices. */
-static int32_t flush_outcome(const struct mp_detach *detach)
+int32_t mp_detach_flush_outcome(const struct mp_detach *detach)
 {
     static const int32_t from_worst[] = {MANYPATH_FLUSH_FAILED, MANYPATH_FLUSH_UNKNOWN,
                                          MANYPATH_FLUSH_DONE};
 
-    for (size_t o = 0; o < sizeof from_worst / sizeof from_worst[0]; o++)
+    for (size_t o = 0; o < sizeof from_worst / sizeof from_worst[0]; o++) {
+        if (detach->earlier_flush == from_worst[o] && detach->reached)
+            return from_worst[o];
         for (size_t i = 0; i < detach->device_count; i++)
-            if (detach->devices[i].flush == from_worst[o])
+            if (detach->devices[i].flush == from_worst[o] && !detach->devices[i].mapped)
                 return from_worst[o];
+    }
     return MANYPATH_FLUSH_NOT_NEEDED;
 }
 
@@ -65,8 +67,6 @@ static void tell_of_others(struct mp_detach *detach)
 static void finish(struct mp_detach *detach)
 {
     struct manypath_detachment *result = detach->detachment;
-    bool reached = detach->step >= DETACH_FLUSH;
-
     MP_FAULT("detach.answered");
     detach->step = DETACH_DONE;
     mp_engine_disarm(detach->operation.handle, &detach->limit);
@@ -74,7 +74,7 @@ static void finish(struct mp_detach *detach)
     mp_detach_unlock(detach);
     drop_sessions(detach);
     tell_of_others(detach);
-    result->flush = reached ? flush_outcome(detach) : MANYPATH_FLUSH_UNKNOWN;
+    result->flush = detach->reached ? mp_detach_flush_outcome(detach) : MANYPATH_FLUSH_UNKNOWN;
     result->times.total_ns = mp_now_ns() - detach->operation.begin_ns + result->times.queue_ns;
     result->warning_count = detach->warnings.count;
     result->warnings = detach->warnings.texts;
@@ -91,7 +91,7 @@ void mp_detach_next(struct mp_detach *detach)
         [DETACH_LOGOUT] = finish,
     };
     /* Found or locked nothing: there is nothing to force. */
-    bool go_on = detach->force && detach->step >= DETACH_FLUSH;
+    bool go_on = detach->force && detach->reached;
 
     if (detach->operation.error.code != 0 && !go_on)
         finish(detach);
@@ -188,6 +188,9 @@ static void detach_free(struct manypath_operation *operation)
 {
     struct mp_detach *detach = (struct mp_detach *)operation;
 
+    detach->jobs = 0; /* the engine has stopped, or they are over */
+    mp_detach_unlock(detach);
+    mp_warnings_free(detach->warnings.count, detach->warnings.texts);
     manypath_detachment_free(detach->detachment);
     free(detach->devices);
     free(detach->operation.targets);
@@ -223,6 +226,7 @@ int mp_detach_new(struct manypath *handle, const struct manypath_detach_request 
     }
     detach->whole_map = request->whole_map;
     detach->force = request->force;
+    detach->earlier_flush = MANYPATH_FLUSH_NOT_NEEDED;
     detach->operation.begin = detach_begin;
     detach->operation.cancel = detach_cancel;
     detach->operation.idle = detach_idle;

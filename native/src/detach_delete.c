@@ -102,6 +102,7 @@ static void delete_finished(struct mp_detach_job *job)
         mp_error(&error, MANYPATH_E_DEVICE, MANYPATH_PHASE_DELETE, job->result,
                  "deleting SCSI device %s failed with errno %d", job->disk.name, -job->result);
         mp_detach_error(detach, &error);
+        detach->disks[job->index].stuck = true;
     }
     if (job->error.code != 0)
         mp_detach_error(detach, &job->error);
@@ -119,6 +120,7 @@ static void delete_limit(struct mp_timer *timer)
         if (detach->disks[i].job == NULL)
             continue;
         mp_detach_job_abandon(detach, &detach->disks[i].job);
+        detach->disks[i].stuck = true;
         mp_error(
             &error, MANYPATH_E_TIMEOUT, MANYPATH_PHASE_DELETE, ETIMEDOUT,
             "deleting SCSI device %s did not end in its part of the timeout; it goes on in the "
@@ -164,7 +166,7 @@ void mp_detach_delete(struct mp_detach *detach)
             if (device != NULL && !device->deferred) /* that one goes by itself */
                 mp_copy(job->uuid, sizeof job->uuid, disk->map);
         }
-        mp_detach_job_start(detach, job, &disk->job, MANYPATH_PHASE_DELETE);
+        disk->stuck = !mp_detach_job_start(detach, job, &disk->job, MANYPATH_PHASE_DELETE);
     }
     if (detach->outstanding == 0) {
         delete_over(detach);

@@ -136,6 +136,8 @@ static int find_member(struct mp_detach *detach, const char *name,
         session = session_of(detach, &sessions[i].portal, sessions[i].iqn);
         if (session == NULL)
             return out_of_memory(detach);
+        if (session->sid >= 0 && session->sid != sid)
+            mp_session_several(session->entry);
         session->sid = sid;
         session->host = host;
         return add_disk(detach, &disk);
@@ -343,13 +345,19 @@ static bool all_held(const struct mp_detach *detach, const struct mp_detach_lock
     return true;
 }
 
-void mp_detach_unlock(struct mp_detach *detach)
+static void release_locks(struct mp_detach *detach)
 {
     for (size_t i = 0; i < detach->lock_count; i++)
         mp_lock_release(&detach->locks[i].lock);
     free(detach->locks);
     detach->locks = NULL;
     detach->lock_count = 0;
+}
+
+void mp_detach_unlock(struct mp_detach *detach)
+{
+    if (detach->jobs == 0)
+        release_locks(detach);
 }
 
 static void lock_done(struct mp_lock *base, const struct manypath_error *error)
@@ -373,7 +381,7 @@ static void lock_done(struct mp_lock *base, const struct manypath_error *error)
 
 static void lock_all(struct mp_detach *detach, struct mp_detach_lock *locks, size_t count)
 {
-    mp_detach_unlock(detach);
+    release_locks(detach);
     detach->step = DETACH_LOCK;
     detach->locks = locks;
     detach->lock_count = count;

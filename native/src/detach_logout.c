@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <string.h>
 
 static void logout_over(struct mp_detach *detach)
 {
@@ -43,7 +44,8 @@ static void logout_done(struct mp_session_wait *wait, const struct manypath_erro
         logout_over(detach);
 }
 
-/* With force: a disk that was to be deleted, and could not be. */
+/* With force: a disk that was to be deleted, and could not be. One that works is somebody's who scanned
+ * it since. */
 static bool gives_up(const struct mp_session_wait *wait, const struct mp_disk *disk)
 {
     const struct mp_detach *detach = session_of(wait)->detach;
@@ -51,8 +53,10 @@ static bool gives_up(const struct mp_session_wait *wait, const struct mp_disk *d
     for (size_t i = 0; i < detach->disk_count; i++) {
         const struct mp_detach_disk *ours = &detach->disks[i];
 
-        if (!ours->kept && ours->disk.host == disk->host && ours->disk.lun == disk->lun &&
-            ours->disk.channel == disk->channel && ours->disk.target == disk->target)
+        if (ours->stuck && !ours->kept && strcmp(disk->state, "running") != 0 &&
+            strcmp(disk->state, "created") != 0 && ours->disk.host == disk->host &&
+            ours->disk.lun == disk->lun && ours->disk.channel == disk->channel &&
+            ours->disk.target == disk->target)
             return true;
     }
     return false;

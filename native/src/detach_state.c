@@ -63,12 +63,16 @@ static void job_done(struct mp_job *base)
 {
     struct mp_detach_job *job = (struct mp_detach_job *)base;
 
-    job->detach->jobs--;
+    struct mp_detach *detach = job->detach;
+
+    detach->jobs--;
     if (job->slot != NULL) {
         *job->slot = NULL;
         job->finished(job);
     }
     job_drop(base);
+    if (detach->step >= DETACH_LOGOUT)
+        mp_detach_unlock(detach);
 }
 
 struct mp_detach_job *mp_detach_job_new(struct mp_detach *detach, void (*run)(struct mp_job *),
@@ -84,6 +88,7 @@ struct mp_detach_job *mp_detach_job_new(struct mp_detach *detach, void (*run)(st
     job->detach = detach;
     job->host = mp_host_hold(detach->operation.handle->host);
     job->finished = finished;
+    job->result = MANYPATH_E_CANCELLED; /* should it be given up before it begins */
     job->options.force = detach->force;
     job->deadline_ns = mp_detach_step_deadline(detach);
     if (detach->force && job->deadline_ns > mp_now_ns())

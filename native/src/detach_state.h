@@ -68,6 +68,7 @@ struct mp_detach_disk {
     struct mp_disk disk; /* name "": its block device is not there */
     char map[MP_DETACH_UUID_SIZE];
     bool kept;
+    bool stuck; /* it could not be deleted */
     struct mp_job *job;
 };
 
@@ -87,6 +88,8 @@ struct mp_detach {
     enum mp_detach_step step;
     bool whole_map;
     bool force;
+    bool reached;          /* FLUSH: from there on force goes on */
+    int32_t earlier_flush; /* enum manypath_flush, the worst before FIND was done again */
     size_t disk_count;
     struct mp_detach_disk *disks;
     size_t session_count;
@@ -130,6 +133,8 @@ struct mp_detach_job {
 
 /* ---- detach.c ---- */
 
+/* enum manypath_flush: the worst of all devices that are not in a map since. */
+int32_t mp_detach_flush_outcome(const struct mp_detach *detach);
 /* The current step is over: begins the next one, or ends the detach. */
 void mp_detach_next(struct mp_detach *detach);
 
@@ -137,6 +142,7 @@ void mp_detach_next(struct mp_detach *detach);
 
 /* Finds, locks, and finds again until what was found is locked. */
 void mp_detach_find(struct mp_detach *detach);
+/* At once, or when the last job is over, which may still be at a map. */
 void mp_detach_unlock(struct mp_detach *detach);
 void mp_detach_flush(struct mp_detach *detach);
 void mp_detach_remove(struct mp_detach *detach);

@@ -155,6 +155,7 @@ static void flush_over(struct mp_detach *detach)
     for (size_t i = 0; i < detach->device_count && go_on; i++)
         if (detach->devices[i].mapped) {
             /* multipathd made a map of it meanwhile: that is what is to be detached */
+            detach->earlier_flush = mp_detach_flush_outcome(detach);
             mp_detach_find(detach);
             return;
         }
@@ -188,9 +189,17 @@ static void flush_limit(struct mp_timer *timer)
 {
     struct mp_detach *detach = limited(timer);
 
-    for (size_t i = 0; i < detach->device_count; i++)
-        if (detach->devices[i].job != NULL)
-            give_up(detach, &detach->devices[i], MANYPATH_PHASE_FLUSH, "flushing");
+    for (size_t i = 0; i < detach->device_count; i++) {
+        struct mp_detach_device *device = &detach->devices[i];
+        struct mp_detach_job *job = (struct mp_detach_job *)device->job;
+
+        if (job == NULL)
+            continue;
+        /* of a map the kernel says who is in use when it is removed; of a disk only this tells */
+        device->kept =
+            device->uuid[0] == '\0' && !device->dead && !atomic_load(&job->unmap.claimed);
+        give_up(detach, device, MANYPATH_PHASE_FLUSH, "flushing");
+    }
     detach->outstanding = 0;
     flush_over(detach);
 }
@@ -201,12 +210,17 @@ void mp_detach_flush(struct mp_detach *detach)
 
     MP_FAULT("detach.locked");
     detach->step = DETACH_FLUSH;
+    detach->reached = true;
     if (times->prepare_ns == 0)
         times->prepare_ns = mp_detach_phase_ns(detach);
     detach->outstanding = 0;
-    for (size_t i = 0; i < detach->device_count; i++)
-        mp_detach_job_start(detach, device_job(detach, i, flush_run, flush_finished),
-                            &detach->devices[i].job, MANYPATH_PHASE_FLUSH);
+    for (size_t i = 0; i < detach->device_count; i++) {
+        struct mp_detach_device *device = &detach->devices[i];
+
+        if (!mp_detach_job_start(detach, device_job(detach, i, flush_run, flush_finished),
+                                 &device->job, MANYPATH_PHASE_FLUSH))
+            device->kept = device->uuid[0] == '\0' && !device->dead;
+    }
     if (detach->outstanding == 0)
         flush_over(detach);
     else

@@ -330,8 +330,7 @@ static void let_go(struct extend *extend)
 
     if (job != NULL) {
         job->map_fd = extend->map_fd;
-        if (start_job(extend, job, &nobody_waits))
-            mp_pool_abandon(extend->operation.handle->pool, nobody_waits);
+        start_job(extend, job, &nobody_waits);
     } else if (extend->map_fd >= 0) {
         close(extend->map_fd);
     }
@@ -1124,6 +1123,8 @@ static void extend_free(struct manypath_operation *operation)
 {
     struct extend *extend = (struct extend *)operation;
 
+    if (extend->map_fd >= 0)
+        close(extend->map_fd);
     manypath_extension_free(extend->extension);
     mp_warnings_free(extend->warnings.count, extend->warnings.texts);
     free(extend->operation.targets);
@@ -1143,6 +1144,7 @@ int mp_extend_new(struct manypath *handle, const struct manypath_extend_request 
     extend = calloc(1, sizeof *extend);
     if (extend == NULL)
         return mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_REQUEST, ENOMEM, "out of memory");
+    extend->map_fd = -1;
     result = mp_request_targets(request->targets, request->target_count, &extend->operation.targets,
                                 &extend->operation.target_count, err);
     if (result == 0) {
@@ -1160,7 +1162,6 @@ int mp_extend_new(struct manypath *handle, const struct manypath_extend_request 
     uint64_t reserve_ns = (uint64_t)request->timeout_ms * MS / 10;
 
     extend->wanted_bytes = request->size_bytes;
-    extend->map_fd = -1;
     extend->paths_deadline_ns =
         extend->operation.deadline_ns - (reserve_ns < RESIZE_RESERVE ? reserve_ns : RESIZE_RESERVE);
     extend->patience.fire = patience_over;

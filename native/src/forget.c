@@ -46,6 +46,14 @@ static size_t still_listed(const struct mp_host *host, const char *reply,
     return left;
 }
 
+/* While a busy daemon gets to it, the name may become another disk's: that one is given back. */
+static void delete_path(const struct mp_host *host, const char *name, uint64_t deadline_ns)
+{
+    mp_map_ask_multipathd(host, "del path", name, deadline_ns);
+    if (!name_is_free(host, name))
+        mp_map_ask_multipathd(host, "add path", name, deadline_ns);
+}
+
 int mp_paths_forget(const struct mp_host *host, char (*names)[MANYPATH_DEVICE_SIZE], size_t count,
                     uint64_t deadline_ns)
 {
@@ -72,7 +80,7 @@ int mp_paths_forget(const struct mp_host *host, char (*names)[MANYPATH_DEVICE_SI
         if (mp_now_ns() >= ask_ns) {
             for (size_t i = 0; i < count; i++)
                 if (name_is_free(host, names[i]))
-                    mp_map_ask_multipathd(host, "del path", names[i], deadline_ns);
+                    delete_path(host, names[i], deadline_ns);
             ask_ns = mp_now_ns() + MP_MAP_ASK_AFTER;
         }
         if (count > 0 && !mp_map_wait(deadline_ns))

@@ -5,6 +5,7 @@
 
 #include "host.h"
 
+#include <stdatomic.h>
 #include <sys/types.h>
 
 struct mp_map_path {
@@ -70,6 +71,7 @@ struct mp_unmap_result {
     bool dead;           /* no path of the map is usable, or the disk does not answer */
     bool named;          /* in use: by a mount, swap or a holder, not only by an open descriptor */
     bool mapped;         /* mp_disk_release(): a multipath map has the disk */
+    atomic_bool claimed; /* mp_disk_release(): nobody uses it; known while the flush goes on */
     bool deferred;       /* the map is in use and goes when it is closed */
 };
 

@@ -107,8 +107,13 @@ static int load_error(const struct mp_map_join *join, int result, struct manypat
 int mp_map_create(const struct mp_map_join *join, struct manypath_error *err)
 {
     char *params = NULL;
-    int result = build_table(join, &params);
+    int result = 0;
 
+    for (size_t i = 0; i < join->path_count && result == 0; i++)
+        result = mp_map_prove(join, &join->paths[i], err);
+    if (result < 0)
+        return result;
+    result = build_table(join, &params);
     if (result < 0)
         return mp_map_error(err, MANYPATH_PHASE_MAP, result, join->uuid, "making a table for");
     result = create_shell(join);

@@ -71,7 +71,9 @@ static int list_wwid(const struct mp_host *host, const char *wwid, uint64_t dead
     if ((size_t)snprintf(marker, sizeof marker, "%s/failed_wwids/%s", host->multipath_run_dir,
                          wwid) < sizeof marker)
         unlink(marker);
-    return mp_wwids_add(host->multipath_dir, wwid, deadline_ns);
+    /* a map can do without, so whoever has the file locked is not waited for long */
+    return mp_wwids_add(host->multipath_dir, wwid,
+                        mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_ASK_AFTER));
 }
 
 static int gone_error(const struct mp_map_join *join, struct manypath_error *err)
@@ -155,6 +157,8 @@ int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
             return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, EAGAIN,
                             "map %s came and went %d times while it was made; somebody removes it",
                             uuid, attempt);
+        for (size_t i = 0; i < path_count; i++)
+            paths[i].kept_out = false; /* of another map */
         result = make_or_join(&join, join_only, &map, err);
     }
     if (result < 0)

@@ -171,8 +171,14 @@ static int load_with(const struct mp_map_join *join, const struct mp_map *map, c
 {
     char type[16];
     char *params = NULL;
-    int result = mp_dm_table(join->fd, join->uuid, type, &params);
+    struct manypath_error other;
+    int result = 0;
 
+    for (size_t i = 0; i < join->path_count && result == 0; i++)
+        if (missing[i] && mp_map_prove(join, &join->paths[i], &other) < 0)
+            result = -ESTALE;
+    if (result == 0)
+        result = mp_dm_table(join->fd, join->uuid, type, &params);
     if (result == 0)
         result = add_all_to_table(join, missing, &params);
     if (result == 0)
@@ -204,6 +210,31 @@ static int find_missing(const struct mp_map_join *join, bool *missing, size_t *r
 }
 
 /* Lets udev see the paths: multipathd takes only those that udev's database knows. */
+int mp_map_prove(const struct mp_map_join *join, struct mp_map_path *path,
+                 struct manypath_error *err)
+{
+    struct mp_identity identity;
+    struct manypath_error error;
+
+    if (path->fd >= 0)
+        return 0;
+    int result = mp_identity_open(join->host, path->name, path->dev, &identity, &path->fd, &error);
+
+    if (result == MANYPATH_E_IDENTITY && error.sys_errno == EOPNOTSUPP)
+        return 0; /* it has its name from udev, and was compared when the attach began */
+    if (result == 0 && strcmp(identity.wwid, join->wwid) == 0)
+        return 0;
+    mp_identity_close(&path->fd);
+    if (result < 0) {
+        if (err != NULL)
+            *err = error;
+        return result;
+    }
+    return mp_error(err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_MAP, ESTALE,
+                    "%s became %s while the map of %s was made; attach again", path->name,
+                    identity.wwid, join->wwid);
+}
+
 static void unlock_paths(const struct mp_map_join *join)
 {
     for (size_t i = 0; i < join->path_count; i++) {

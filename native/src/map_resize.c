@@ -39,16 +39,17 @@ static struct mp_map_path *path_of(const struct resize *resize, dev_t dev)
 }
 
 /* The size as the kernel has it; "" as the name: the disk is gone. */
-static uint64_t size_of_member(const struct resize *resize, dev_t dev, char *ret_name)
+static int size_of_member(const struct resize *resize, dev_t dev, char *ret_name,
+                          uint64_t *ret_bytes)
 {
     const char *root = resize->host->sysfs_root;
-    uint64_t bytes = 0;
+    int result = mp_sysfs_block_name(root, dev, ret_name, MANYPATH_DEVICE_SIZE);
 
-    ret_name[0] = '\0';
-    if (mp_sysfs_block_name(root, dev, ret_name, MANYPATH_DEVICE_SIZE) < 0 ||
-        mp_sysfs_block_size(root, ret_name, &bytes) < 0)
+    if (result == 0)
+        result = mp_sysfs_block_size(root, ret_name, ret_bytes);
+    if (result < 0)
         ret_name[0] = '\0';
-    return bytes;
+    return result == -ENOENT ? 0 : result;
 }
 
 /* The kernel takes no table that is longer than one of its disks (dm-table.c
@@ -70,8 +71,12 @@ static int find_short_members(struct resize *resize, struct manypath_error *err)
         dev_t dev = resize->short_members[i];
         struct mp_map_path *path = path_of(resize, dev);
         char name[MANYPATH_DEVICE_SIZE];
-        uint64_t bytes = size_of_member(resize, dev, name);
+        uint64_t bytes = 0;
 
+        result = size_of_member(resize, dev, name, &bytes);
+        if (result < 0)
+            return mp_map_error(err, MANYPATH_PHASE_RESIZE, result, resize->uuid,
+                                "reading the members of");
         if (name[0] != '\0' && bytes == resize->size_bytes)
             continue;
         if (name[0] != '\0' && (path == NULL || path->state != MANYPATH_PATH_FAILED))
@@ -114,9 +119,10 @@ static int ask_for_longer(const struct resize *resize)
 {
     for (size_t i = 0; i < resize->short_count; i++) {
         char name[MANYPATH_DEVICE_SIZE];
+        uint64_t bytes;
 
-        size_of_member(resize, resize->short_members[i], name);
-        if (name[0] != '\0') /* multipathd takes out by itself what is gone */
+        if (size_of_member(resize, resize->short_members[i], name, &bytes) == 0 &&
+            name[0] != '\0') /* multipathd takes out by itself what is gone */
             mp_map_ask_multipathd(resize->host, "del path", name, resize->deadline_ns);
     }
     MP_FAULT("extend.paths_left");

@@ -22,6 +22,12 @@ struct mp_map_join {
     uint64_t deadline_ns;
 };
 
+/* A path is loaded into a table only while its descriptor is open, which keeps its device number from
+ * becoming another disk's. If it was closed, so that udev and multipathd see the disk, this opens it again,
+ * and fails with E_IDENTITY if it is another one. */
+int mp_map_prove(const struct mp_map_join *join, struct mp_map_path *path,
+                 struct manypath_error *err);
+
 /* Makes the map; nothing is left of it on failure. 0, MP_MAP_AGAIN or a manypath_code with `err`. */
 int mp_map_create(const struct mp_map_join *join, struct manypath_error *err);
 

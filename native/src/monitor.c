@@ -161,6 +161,7 @@ static void begin_look(struct watched_map *map)
         look->job.drop = look_free;
         look->map = map;
         look->host = mp_host_hold(handle->host);
+        look->health.failed = 1; /* should it be given up before it begins */
         mp_copy(look->wwid, sizeof look->wwid, map->wwid);
         if (mp_pool_submit(handle->pool, &look->job) < 0) {
             look_free(&look->job);

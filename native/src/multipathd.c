@@ -26,9 +26,9 @@ bool mp_multipathd_running(const char *pidfile)
                          .l_whence = SEEK_SET}; /* conflicts with a write lock only */
     int fd = open(pidfile, O_RDONLY | O_CLOEXEC);
 
-    if (fd < 0)
-        return false;
-    bool locked = fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type == F_WRLCK;
+    if (fd < 0) /* what cannot be known (no descriptors) is no reason to do its work */
+        return errno != ENOENT && errno != ENOTDIR && errno != EACCES;
+    bool locked = fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_WRLCK;
 
     close(fd);
     return locked;

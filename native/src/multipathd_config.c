@@ -18,7 +18,7 @@ enum {
 
 /* What the C library may make of an expression, in characters: it copies what is to be repeated, and what
  * is in that once more, so "((a+)+)+" doubles with each sign (glibc posix/regcomp.c duplicate_tree). */
-enum { EXPANSION_MAX = 16384 };
+enum { PARENTHESES_MAX = 32, EXPANSION_MAX = 16384 };
 
 enum kind { WWID, DEVNODE, PROTOCOL, VENDOR, PRODUCT, KINDS };
 
@@ -69,10 +69,14 @@ static uint64_t copies(const char **at)
 static bool is_modest(const char *expression)
 {
     uint64_t expansion = strlen(expression);
+    unsigned parentheses = 0;
 
-    for (const char *at = expression; *at != '\0' && expansion <= EXPANSION_MAX; at++)
+    for (const char *at = expression; *at != '\0' && expansion <= EXPANSION_MAX; at++) {
+        parentheses += *at == '(';
         expansion *= copies(&at);
-    return expansion <= EXPANSION_MAX;
+    }
+    /* regcomp() goes down once for each, on a worker's small stack */
+    return expansion <= EXPANSION_MAX && parentheses <= PARENTHESES_MAX;
 }
 
 /* As multipath-tools reads it (libmultipath/blacklist.c): extended, and "!" before it negates. What is no

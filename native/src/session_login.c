@@ -227,6 +227,13 @@ static bool says_dead(int sys_errno)
 /* What our own connection came to. */
 static void portal_told(struct mp_session_entry *entry, int sys_errno)
 {
+    if (entry->state == MP_ENTRY_COOLING &&
+        LIST_EMPTY(&entry->logins)) { /* nobody waits any more */
+        entry->state = MP_ENTRY_IDLE;
+        mp_engine_disarm(entry->sessions->handle, &entry->timer);
+        mp_entry_settle(entry);
+        return;
+    }
     if (entry->state == MP_ENTRY_COOLING && sys_errno == 0)
         mp_entry_begin_login(entry, LIST_FIRST(&entry->logins)->terms);
     else if (entry->state == MP_ENTRY_COOLING)
@@ -354,7 +361,8 @@ static void look_again(struct mp_session_entry *entry)
         login_over(entry, MP_ENTRY_IDLE, NULL);
         return;
     }
-    if (result != 0 || !entry->ours || session.sid != entry->sid) { /* not the one we made */
+    if ((result != 0 && result != -EAGAIN) || !entry->ours ||
+        session.sid != entry->sid) { /* not the one we made */
         entry->existed = result == 0 || result == -EAGAIN;
         entry->ours = false;
         entry->login_begin_ns = 0;

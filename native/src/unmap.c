@@ -227,7 +227,7 @@ static void remove_parts(struct unmap *unmap)
  * is given up. */
 static bool may_stop_queueing(const struct unmap *unmap)
 {
-    return unmap->queueing.dead && unmap->queueing.on && !unmap->stopped_queueing &&
+    return unmap->queueing.dead && unmap->queueing.on &&
            (unmap->options->force || unmap->info.open_count == 0);
 }
 
@@ -271,9 +271,16 @@ static int remove_map(struct unmap *unmap)
 
         if (result <= 0)
             return result;
-        if (may_stop_queueing(unmap))
-            unmap->stopped_queueing = mp_queueing_stop(unmap->host, unmap->fd, unmap->uuid,
-                                                       unmap->device, unmap->deadline_ns) == 0;
+        if (may_stop_queueing(unmap) && mp_queueing_stop(unmap->host, unmap->fd, unmap->uuid,
+                                                         unmap->device, unmap->deadline_ns) == 0)
+            unmap->stopped_queueing = true;
+        bool hopeless = unmap->options->force && unmap->queueing.dead;
+
+        if (!unused(unmap) && !hopeless) { /* opened since: it stays whole */
+            if (!mp_map_wait(unmap->until_ns))
+                return give_up(unmap);
+            continue;
+        }
         remove_parts(unmap);
         /* through the daemon first, so that it does not mistake our removal for a fault; the map's
          * uuid decides */
@@ -289,8 +296,7 @@ static int remove_map(struct unmap *unmap)
             continue; /* look once more */
         if (result != -EBUSY)
             return mp_map_error(unmap->err, MANYPATH_PHASE_UNMAP, result, unmap->uuid, "removing");
-        if (!mp_map_wait(unmap->options->force && unmap->queueing.dead ? unmap->deadline_ns
-                                                                       : unmap->until_ns))
+        if (!mp_map_wait(hopeless ? unmap->deadline_ns : unmap->until_ns))
             return give_up(unmap);
     }
 }
@@ -309,10 +315,12 @@ int mp_map_remove(struct mp_host *host, const char *uuid, const struct mp_unmap_
 
     if (options->flush)
         code = mp_map_flush(host, uuid, options, deadline_ns, result, err);
-    if (code == 0 || (options->force && code == MANYPATH_E_FLUSH))
-        code = begin(&unmap);
-    else
+    if (code < 0 && !(options->force && code == MANYPATH_E_FLUSH))
         return code;
+    if (options->flush && mp_now_ns() >= deadline_ns) /* somebody else may have it by now */
+        return mp_error(err, MANYPATH_E_TIMEOUT, MANYPATH_PHASE_UNMAP, ETIMEDOUT,
+                        "flushing map %s took so long that it was not removed", uuid);
+    code = begin(&unmap);
     if (code == 0)
         code = remove_map(&unmap);
     if (code < 0)
@@ -455,6 +463,7 @@ int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns
         return mp_error(err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, error,
                         "cannot open %s to flush it: errno %d; nothing was removed", path, error);
     }
+    atomic_store(&result->claimed, true);
     error = fsync(fd) < 0 ? errno : 0;
     close(fd);
     result->flushed_ns = mp_now_ns();

@@ -73,7 +73,20 @@ static struct mp_job *next_job(struct mp_pool *pool)
 
     STAILQ_REMOVE_HEAD(&pool->queue, link);
     pool->queued--;
+    job->running = true;
     return job;
+}
+
+/* Hands it back to the loop; with the lock held. */
+static void finish(struct mp_pool *pool, struct mp_job *job)
+{
+    uint64_t one = 1;
+
+    job->finished = true;
+    STAILQ_INSERT_TAIL(&pool->finished, job, link);
+    ssize_t written = write(pool->wake_fd, &one, sizeof one);
+
+    (void)written; /* a full counter is readable already */
 }
 
 static void *worker_main(void *argument)
@@ -86,19 +99,13 @@ static void *worker_main(void *argument)
         pthread_mutex_unlock(&pool->lock);
         job->run(job);
         pthread_mutex_lock(&pool->lock);
-        job->finished = true;
         if (job->abandoned)
             pool->abandoned--;
         if (pool->stopping) {
             job->drop(job);
             break;
         }
-        STAILQ_INSERT_TAIL(&pool->finished, job, link);
-
-        uint64_t one = 1;
-        ssize_t written = write(pool->wake_fd, &one, sizeof one);
-
-        (void)written; /* a full counter is readable already */
+        finish(pool, job);
     }
     pool->threads--;
 
@@ -151,7 +158,12 @@ int mp_pool_submit(struct mp_pool *pool, struct mp_job *job)
 void mp_pool_abandon(struct mp_pool *pool, struct mp_job *job)
 {
     pthread_mutex_lock(&pool->lock);
-    if (!job->abandoned && !job->finished) {
+    if (!job->running && !job->finished) {
+        /* not begun: what it would do is not wanted any more, and may harm others by then */
+        STAILQ_REMOVE(&pool->queue, job, mp_job, link);
+        pool->queued--;
+        finish(pool, job);
+    } else if (!job->abandoned && !job->finished) {
         job->abandoned = true;
         pool->abandoned++;
     }

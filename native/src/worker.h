@@ -15,6 +15,7 @@ struct mp_job {
     void (*run)(struct mp_job *job);  /* in a worker */
     void (*done)(struct mp_job *job); /* in the loop; owns the job from here on */
     void (*drop)(struct mp_job *job); /* instead of done, when the engine stops first: free it */
+    bool running;                     /* the pool's; run() was called */
     bool abandoned;                   /* the pool's */
     bool finished;                    /* the pool's */
 };
@@ -30,8 +31,8 @@ struct mp_pool *mp_pool_new(unsigned max_threads, int wake_fd);
  * errno only when no thread exists and none can be made; the job is then not queued. */
 int mp_pool_submit(struct mp_pool *pool, struct mp_job *job);
 
-/* The caller no longer waits for this job: its thread, perhaps stuck, stops counting against the
- * maximum. */
+/* The caller no longer waits for this job. If it has not begun it never does, and is handed back as it
+ * is; else its thread, perhaps stuck, stops counting against the maximum. */
 void mp_pool_abandon(struct mp_pool *pool, struct mp_job *job);
 
 /* Moves the finished jobs to `ret_jobs` (initialised by the caller). */

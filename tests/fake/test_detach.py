@@ -548,8 +548,9 @@ def test_queueing_is_restored(host: FakeHost, running: bool) -> None:
 
 
 def test_delete_fails_with_force(host: FakeHost) -> None:
-    """The session takes the disk along."""
+    """The session takes the disk along, if it does not work."""
     attached(host, 3)
+    (host.disks["sdb"].folder / "state").write_text("offline\n")
     host.fail("delete", errno.EIO, "sdb")
     error = host.handle.detach(host.targets(3), force=True).failure()
     assert error.code == "DEVICE"
@@ -559,6 +560,7 @@ def test_delete_fails_with_force(host: FakeHost) -> None:
 
 def test_delete_hangs_with_force(host: FakeHost) -> None:
     attached(host)
+    (host.disks["sdb"].folder / "state").write_text("cancel\n")  # as the kernel has it then
     gate = host.block("delete", "sdb")
     with at_most(3.0):
         error = host.handle.detach(host.targets(2), timeout=2.0, force=True).failure()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fake.host import IQN, FakeHost, at_most, until
+from fake.host import IQN, NET, FakeHost, at_most, until
 from fake.iscsid import LOGIN, LOGOUT, Answer, Default
 from fake.library import Handle, Target
 
@@ -244,6 +244,8 @@ def test_timeout_names_the_holder(host: FakeHost, hold: Hold) -> None:
     assert (error.code, error.phase) == ("TIMEOUT", "map")
     assert str(locks(host) / f"wwid-{volume.wwid}") in error.message
     assert f"process {holder.pid}" in error.message
+    assert len(host.disks) == 2  # whoever has the lock may be about to use them
+    holder.kill()
     assert until(lambda: host.clean)
 
 
@@ -394,3 +396,36 @@ def test_candidate_that_comes_while_the_map_is_made(host: FakeHost) -> None:
     assert [path.state for path in made.paths] == ["ACTIVE", "FAILED"]
     assert until(lambda: len(host.disks) == 1)
     assert len(host.sessions) == 2
+
+
+def test_undo_leaves_a_disk_that_another_process_uses(host: FakeHost) -> None:
+    """Ours brought it, theirs mapped it, then ours failed."""
+    volume = host.export()
+    targets = host.targets(2)
+    host.device_delay = lambda disk: None if disk.session.address == f"{NET}.1.2" else 0.0
+    attach = host.handle.attach(targets, min_paths=2)
+    assert until(lambda: len(host.disks) == 1)
+    host.open().attach(targets[:1]).finish()
+    attach.cancel()
+    assert attach.failure().code == "CANCELLED"
+    assert len(host.dm.maps[volume.uuid].members) == 1
+    assert "sda" not in host.passed("delete")
+    assert f"{NET}.1.1" in [session.address for session in host.sessions.values()]
+
+
+def test_job_that_was_given_up_before_it_began(host: FakeHost) -> None:
+    """All threads hang: the deletion of a detach that timed out must not come later."""
+    host.export()
+    handle = host.open(worker_threads=1)
+    made = handle.attach(host.targets(1)).finish()
+    host.export(lun=2)
+    stuck = handle.attach(host.targets(1, lun=2)).finish()
+    gate = host.block("fsync", stuck.device)
+    hanging = handle.detach(host.targets(1, lun=2))
+    assert gate.reached()
+    error = handle.detach(host.targets(1), timeout=0.5).failure()
+    assert error.code == "TIMEOUT"
+    gate.release()
+    hanging.finish()
+    assert host.passed("fsync").count(made.device) == 0
+    assert len(host.dm.maps) == 1
