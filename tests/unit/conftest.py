@@ -11,11 +11,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fake_core import FakeHandle
 from manypath import operations
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+# How long an example takes says something about the machine, not about what is tested.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any")
 
 
 @pytest.fixture(scope="session")
