@@ -400,6 +400,8 @@ static void complete(struct extend_job *job)
         until_ns = job->deadline_ns;
     job->join_result = mp_map_join(job->host, job->wwid, job->size_bytes, job->joining, count, true,
                                    until_ns, &map, &job->join_error);
+    for (size_t i = 0; i < count; i++)
+        mp_identity_close(&job->joining[i].fd); /* it may have opened them to look */
     for (size_t i = 0, j = 0; i < job->map_path_count && j < count; i++)
         if (job->map_paths[i].dev == job->joining[j].dev)
             job->map_paths[i].state = job->joining[j++].state;

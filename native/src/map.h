@@ -12,7 +12,8 @@ struct mp_map_path {
     dev_t dev;
     char name[MANYPATH_DEVICE_SIZE];
     char dh_state[16]; /* attached device handler, "" if none */
-    int fd;            /* open and locked: udev leaves the disk alone; -1 once it was closed */
+    int fd;            /* open and locked: udev leaves the disk alone; -1 while it is not.
+                             Closed and opened by mp_map_join(); the caller closes it at last */
     int32_t state;     /* out: enum manypath_path_state */
     bool removed;      /* out: mp_map_resize() had to take it out of the map */
     bool kept_out;     /* out: mp_map_join() left it out, because the map has another size */
