@@ -25,7 +25,7 @@ class PathState(enum.StrEnum):
 class Flush(enum.StrEnum):
     """What became of the data that was cached for a volume."""
 
-    DONE = "done"  #: everything is on the storage
+    DONE = "done"  #: all that was still cached is on the storage
     FAILED = "failed"  #: what was not written back before may be lost
     UNKNOWN = "unknown"  #: it did not end in time, or was not reached
     NOT_NEEDED = "not_needed"  #: there was neither a map nor a disk

@@ -319,9 +319,11 @@ struct manypath_detach_times {
 /* What became of the data that was cached for the volume. */
 enum manypath_flush {
     MANYPATH_FLUSH_UNKNOWN = 0, /* the flush did not end in time, or was not reached */
-    MANYPATH_FLUSH_DONE,        /* everything is on the storage */
-    MANYPATH_FLUSH_FAILED,      /* what was not written back before may be lost */
-    MANYPATH_FLUSH_NOT_NEEDED,  /* there was neither a map nor a disk */
+    /* What was still cached is on the storage. Not what an earlier call failed to write with E_FLUSH:
+     * the kernel tells of that once, and drops it. */
+    MANYPATH_FLUSH_DONE,
+    MANYPATH_FLUSH_FAILED,     /* what was not written back before may be lost */
+    MANYPATH_FLUSH_NOT_NEEDED, /* there was neither a map nor a disk */
 };
 
 struct manypath_detachment {
