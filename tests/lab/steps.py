@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import manypath
-from lab import Lab, Volume, dm
+from lab import Lab, Volume, dm, wait_until
 from lab.blockdev import pattern, read_direct, write_direct
 from manypath import PathState
 
 TIMEOUT = 60.0
 MIB = 1 << 20
 MARK = 4096  # bytes at the end of a volume
+WHOLE = 30.0  # seconds that multipathd gets for paths that it did not know yet
 
 
 def mark(volume: Volume) -> None:
@@ -40,13 +41,21 @@ def disks(attachment: manypath.Attachment) -> set[str]:
 
 def assert_right_map(lab: Lab, volume: Volume, device: str, members: set[str]) -> None:
     """One map, of this volume, finished, with these disks; the data is the volume's, and can be
-    written and read.
+    written and read. A multipathd that loads its own table may do so with the paths that it knows
+    by then, and add the others a moment later.
     """
     maps = [found for found in lab.snapshot().maps if found.kind == "mpath"]
-    assert [found.uuid for found in maps] == [f"mpath-{volume.wwid}"]
-    (found,) = maps
-    assert (found.device, set(found.members), found.suspended) == (device, members, False)
-    assert frozenset().union(*dm.table(volume.wwid).groups) == members
+    assert [(found.uuid, found.device) for found in maps] == [(f"mpath-{volume.wwid}", device)]
+
+    def whole() -> bool:
+        (found,) = (found for found in lab.snapshot().maps if found.kind == "mpath")
+        table = frozenset().union(*dm.table(volume.wwid).groups)
+        return (set(found.members), found.suspended, table) == (members, False, members)
+
+    if lab.multipathd.pid:
+        wait_until(whole, f"the map has the disks {sorted(members)}", WHOLE)
+    else:
+        assert whole()
     assert_marked(f"/dev/{device}", volume)
     data = pattern(f"{device} {len(members)}", MIB)
     write_direct(f"/dev/{device}", data)
