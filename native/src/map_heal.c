@@ -7,6 +7,7 @@
 #include "map_groups.h"
 #include "map_util.h"
 #include "multipathd.h"
+#include "queueing.h"
 #include "scsi.h"
 #include "sysfs.h"
 
@@ -192,7 +193,7 @@ void mp_map_heal(struct mp_host *host, const char *wwid, bool stop_queueing,
     }
     health.multipathd_running = mp_multipathd_running(host->multipathd_pidfile);
     if (!health.multipathd_running && stop_queueing)
-        health.queueing_stopped = mp_map_stop_queueing(heal.fd, uuid);
+        health.queueing_stopped = mp_queueing_end(heal.fd, uuid);
     for (size_t i = 0; i < table.path_count; i++) {
         if (table.paths[i].active)
             continue;

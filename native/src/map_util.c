@@ -114,23 +114,6 @@ int mp_map_check_type(int fd, const char *uuid, struct manypath_error *err)
     return 0;
 }
 
-bool mp_map_stop_queueing(int fd, const char *uuid)
-{
-    char type[16];
-    char *params = NULL;
-    struct mp_table table;
-    bool queues = false;
-
-    if (mp_dm_table(fd, uuid, type, &params) < 0)
-        return false;
-    if (strcmp(type, "multipath") == 0 && mp_table_parse(params, &table) == 0) {
-        queues = table.queue_if_no_path;
-        mp_table_free(&table);
-    }
-    free(params);
-    return queues && mp_dm_message(fd, uuid, "fail_if_no_path") == 0;
-}
-
 bool mp_map_read_states(int fd, const char *uuid, struct mp_map_path *paths, size_t count)
 {
     char type[16];

@@ -48,10 +48,6 @@ int mp_map_ask_multipathd(const struct mp_host *host, const char *what, const ch
 /* Fails unless the map is of type multipath. */
 int mp_map_check_type(int fd, const char *uuid, struct manypath_error *err);
 
-/* With no daemon to stop it, a map that queues would hang I/O without end when its last path fails: turns
- * that off. True if it was on. */
-bool mp_map_stop_queueing(int fd, const char *uuid);
-
 /* Sets the states of those paths that are in the map. False if a member, ours or not, is failed. */
 bool mp_map_read_states(int fd, const char *uuid, struct mp_map_path *paths, size_t count);
 

@@ -31,32 +31,45 @@ static int read_status(int fd, const char *uuid, bool *ret_dead)
     return 0;
 }
 
-int mp_queueing_read(int fd, const char *uuid, struct mp_queueing *ret_queueing)
+/* -EPROTO: no multipath table; -ENODATA: none yet. */
+static int read_table(int fd, const char *uuid, bool *ret_on)
 {
-    struct mp_queueing queueing = {0};
     char type[16];
     char *params = NULL;
     struct mp_table table;
     int result = mp_dm_table(fd, uuid, type, &params);
 
-    if (result == 0 && strcmp(type, "multipath") == 0)
-        result = mp_table_parse(params, &table);
-    else if (result == 0)
-        result = -EPROTO;
+    if (result == 0)
+        result = strcmp(type, "multipath") == 0 ? mp_table_parse(params, &table) : -EPROTO;
     free(params);
-    if (result == 0) {
-        queueing.on = table.queue_if_no_path;
-        mp_table_free(&table);
+    if (result < 0)
+        return result;
+    *ret_on = table.queue_if_no_path;
+    mp_table_free(&table);
+    return 0;
+}
+
+int mp_queueing_read(int fd, const char *uuid, struct mp_queueing *ret_queueing)
+{
+    struct mp_queueing queueing = {0};
+    int result = read_table(fd, uuid, &queueing.on);
+
+    if (result == 0)
         result = read_status(fd, uuid, &queueing.dead);
-    }
-    if (result == -EPROTO || result == -ENODATA) {
-        /* no multipath table, or none yet: it does not queue */
+    if (result == -EPROTO || result == -ENODATA) { /* then it does not queue */
         queueing = (struct mp_queueing){0};
         result = 0;
     }
     if (result == 0)
         *ret_queueing = queueing;
     return result;
+}
+
+bool mp_queueing_end(int fd, const char *uuid)
+{
+    bool on = false;
+
+    return read_table(fd, uuid, &on) == 0 && on && mp_dm_message(fd, uuid, "fail_if_no_path") == 0;
 }
 
 int mp_queueing_stop(struct mp_host *host, int fd, const char *uuid, const char *device,

@@ -5,6 +5,8 @@
 
 #include "host.h"
 
+#include <stdbool.h>
+
 struct mp_queueing {
     bool dead; /* no path is usable, as far as the kernel knows */
     bool on;   /* I/O waits then */
@@ -12,6 +14,10 @@ struct mp_queueing {
 
 /* Negative errno; -ENXIO: no such map. */
 int mp_queueing_read(int fd, const char *uuid, struct mp_queueing *ret_queueing);
+
+/* Where no multipathd runs: a map that queues stops, since nobody would ever stop it. True if it
+ * queued. */
+bool mp_queueing_end(int fd, const char *uuid);
 
 /* I/O fails when no path is usable, and what waits fails now. Through multipathd too if it runs, which
  * would turn it on again. `device` is "dm-N". */

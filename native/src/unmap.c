@@ -44,6 +44,8 @@ struct unmap {
 
 static int begin(struct unmap *unmap)
 {
+    if (unmap->outcome == NULL)
+        unmap->outcome = NOTHING_REMOVED;
     unmap->fd = mp_host_dm(unmap->host);
     if (unmap->fd < 0)
         return mp_map_unusable(unmap->fd, unmap->err);
@@ -199,8 +201,7 @@ int mp_map_flush(struct mp_host *host, const char *uuid, const struct mp_unmap_o
                           .options = options,
                           .deadline_ns = deadline_ns,
                           .result = result,
-                          .err = err,
-                          .outcome = NOTHING_REMOVED};
+                          .err = err};
     int code = begin(&unmap);
 
     result->flush = MANYPATH_FLUSH_UNKNOWN;
@@ -309,8 +310,7 @@ int mp_map_remove(struct mp_host *host, const char *uuid, const struct mp_unmap_
                           .options = options,
                           .deadline_ns = deadline_ns,
                           .result = result,
-                          .err = err,
-                          .outcome = NOTHING_REMOVED};
+                          .err = err};
     int code = 0;
 
     if (options->flush)
@@ -394,8 +394,7 @@ int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                           .options = &options,
                           .deadline_ns = deadline_ns,
                           .result = &ignored,
-                          .err = err,
-                          .outcome = NOTHING_REMOVED};
+                          .err = err};
     int result = begin(&unmap);
 
     /* looked at before multipathd is asked, which may do more than refuse; udev opens it for moments */
