@@ -252,6 +252,28 @@ static void scan_again(struct mp_attach_path *path)
     path_scan(path);
 }
 
+/* Somebody deletes it (kernel scsi_sysfs.c sdev_states): no event of it is to come, and the next scan
+ * waits in the kernel until it is gone. */
+static bool is_leaving(const struct mp_disk *disk)
+{
+    return strcmp(disk->state, "cancel") == 0 || strcmp(disk->state, "deleted") == 0;
+}
+
+static void rescan(struct mp_attach_path *path)
+{
+    mp_path_lost_disk(path);
+    path_scan(path);
+}
+
+/* Another process has deleted the disk that was to be read, as its detach does. */
+static bool was_taken_away(struct mp_attach_path *path)
+{
+    dev_t dev = path->disk.dev;
+    int result = mp_path_find_disk(path);
+
+    return result == -ENOENT || is_leaving(&path->disk) || (result == 0 && path->disk.dev != dev);
+}
+
 /* The caller knows who the volume is. */
 static bool is_wanted(struct mp_attach_path *path)
 {
@@ -282,6 +304,10 @@ static void identity_finished(struct mp_attach_job *job)
         mp_attach_warn(path->attach, "%s", job->note);
     if (job->deleted) {
         scan_again(path);
+        return;
+    }
+    if (job->result < 0 && was_taken_away(path)) {
+        rescan(path);
         return;
     }
     if (job->result < 0 && too_early(job->error.sys_errno) && path->opens < OPENS_MAX &&
@@ -361,8 +387,13 @@ static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *e
         (event->action != MP_UEVENT_ADD || strcmp(event->subsystem, "block") != 0 ||
          strstr(event->devpath, session) == NULL))
         return;
-    if (mp_path_find_disk(path) != 0 ||
-        (event != NULL && strcmp(event->devname, path->disk.name) != 0))
+    int result = mp_path_find_disk(path);
+
+    if (path->step == MP_PATH_DEVICE && (result == -ENOENT || is_leaving(&path->disk))) {
+        rescan(path); /* deleted before we heard of it */
+        return;
+    }
+    if (result != 0 || (event != NULL && strcmp(event->devname, path->disk.name) != 0))
         return; /* another LUN of the session */
     path->announced = true;
     if (path->step == MP_PATH_DEVICE)
@@ -432,7 +463,7 @@ static void path_scan(struct mp_attach_path *path)
     mp_engine_watch_device(path->attach->operation.handle, &path->watch);
     int result = mp_path_find_disk(path);
 
-    if (result == 0 || result == -EAGAIN) {
+    if ((result == 0 || result == -EAGAIN) && !is_leaving(&path->disk)) {
         path_device(path);
         return;
     }

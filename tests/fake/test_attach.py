@@ -245,6 +245,65 @@ def test_session_lost_during_the_scan(host: FakeHost) -> None:
     assert host.handle.attach(host.targets()).finish().wwid == volume.wwid
 
 
+# --- a disk that another process deletes, as a detach does: it is scanned for again ---------------
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_disk_deleted_while_it_is_read(host: FakeHost, there_before: bool) -> None:
+    volume = host.export()
+    targets = host.targets(2)
+    if there_before:
+        for target in targets:
+            session = host.add_session(target)
+            host.scan(session.host, 0, 0, target.lun)
+    gate = host.block("inquiry", "sdb")
+    attach = host.handle.attach(targets)
+    assert gate.reached()
+    with host.lock:
+        host._vanish(host.disks["sdb"])
+    gate.release()
+    made = attach.finish()
+    assert [path.state for path in made.paths] == ["ACTIVE", "ACTIVE"]
+    assert {path.device for path in made.paths} == {"sda", "sdc"}
+    assert len(host.dm.maps[volume.uuid].members) == 2
+
+
+@pytest.mark.parametrize("announced", [False, True], ids=["no block device", "block device"])
+def test_disk_that_is_being_deleted(host: FakeHost, announced: bool) -> None:
+    """The kernel's scan waits for the rest of the deletion."""
+    host.export()
+    (target,) = host.targets()
+    session = host.add_session(target)
+    if not announced:
+        host.device_delay = lambda disk: None if disk.name == "sda" else 0.0
+    host.scan(session.host, 0, 0, target.lun)
+    (going,) = session.disks.values()
+    (going.folder / "state").write_text("cancel\n")
+
+    def gone() -> None:
+        with host.lock:
+            host._vanish(going)
+
+    host.call("scan", gone)
+    made = host.handle.attach([target]).finish()
+    assert [path.device for path in made.paths] == ["sdb"]
+
+
+def test_disk_deleted_before_its_event_came(host: FakeHost) -> None:
+    host.export()
+    host.device_delay = lambda disk: None if disk.name == "sda" else 0.0
+    attach = host.handle.attach(host.targets())
+    assert until(lambda: any(session.disks for session in host.sessions.values()))
+    assert not attach.wait(0.1)
+    (session,) = host.sessions.values()
+    (disk,) = session.disks.values()
+    host.appear(disk, event=False)
+    with host.lock:
+        host._vanish(disk)
+    host.announce(disk)
+    assert [path.device for path in attach.finish().paths] == ["sdb"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(errno.EACCES, "PERMISSION"), (errno.EIO, "DEVICE")])
 def test_scan_fails(host: FakeHost, number: int, code: str) -> None:
     host.export()
