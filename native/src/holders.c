@@ -28,6 +28,12 @@ static void add_foreign(const char *holder, const char *uuid, const char *dm_nam
                  uuid[0] != '\0' ? ", " : "", (int)strcspn(uuid, "-"), uuid);
 }
 
+/* A map loses its name, and its attributes, before it lets go of its disks (kernel __dm_destroy). */
+static bool is_being_removed(int result)
+{
+    return result == -EIO || result == -EINVAL || result == -ENODEV || result == -ENOENT;
+}
+
 int mp_holders_read(const struct mp_host *host, const char *name, const char *wwid,
                     struct mp_holders *ret_holders)
 {
@@ -43,7 +49,10 @@ int mp_holders_read(const struct mp_host *host, const char *name, const char *ww
         char uuid[MANYPATH_WWID_SIZE + sizeof prefix] = "";
         char dm_name[MANYPATH_WWID_SIZE] = "";
 
-        mp_sysfs_dm(host->sysfs_root, names[i], uuid, sizeof uuid, dm_name, sizeof dm_name);
+        result =
+            mp_sysfs_dm(host->sysfs_root, names[i], uuid, sizeof uuid, dm_name, sizeof dm_name);
+        if (strncmp(names[i], "dm-", 3) == 0 && is_being_removed(result))
+            continue;
         const char *of =
             strncmp(uuid, prefix, sizeof prefix - 1) == 0 ? uuid + sizeof prefix - 1 : NULL;
 

@@ -15,7 +15,8 @@ struct mp_holders {
     char foreign[MANYPATH_MESSAGE_SIZE / 2]; /* all others, for an error text; "": none */
 };
 
-/* Reads the holders of a disk and of its partitions from sysfs. Negative errno. */
+/* Reads the holders of a disk and of its partitions from sysfs. A map that is just being removed has no
+ * name any more and is not among them; the disk is still claimed until it is gone. Negative errno. */
 int mp_holders_read(const struct mp_host *host, const char *name, const char *wwid,
                     struct mp_holders *ret_holders);
 

@@ -278,6 +278,20 @@ def test_not_in_the_way_of_multipathd(host: FakeHost) -> None:
     assert not host.passed("open")
 
 
+def test_held_by_a_map_that_is_being_removed(host: FakeHost) -> None:
+    """It has lost its name already: waited for."""
+    host.export()
+    (target,) = host.targets(1)
+    host.add_disk(host.add_session(target), 1)
+    disk = host.disks["sda"]
+    disk.claimed = True
+    (disk.folder / "block" / "sda" / "holders" / "dm-7").touch()
+    attach = host.handle.attach([target])
+    assert not attach.wait(0.1)
+    disk.claimed = False
+    attach.finish()
+
+
 @pytest.mark.parametrize("where", ["holders", "sda1/holders"])
 def test_md(host: FakeHost, where: str) -> None:
     """On the disk, or on a partition of it."""
