@@ -367,13 +367,19 @@ def test_what_counts_as_kernel_trouble(line: str) -> None:
     assert kernel_trouble([line, "debugging is fine", "scsi host0: iSCSI Initiator"]) == [line]
 
 
-def test_the_scheduler_miscounts() -> None:
-    """Its warning is left out, and nothing behind it."""
+@pytest.mark.parametrize(
+    "first",
+    [
+        "statistics for priority 1: i 75 m 0 d 76 c 76",
+        "WARNING: CPU: 1 PID: 4312 at arch/x86/kernel/traps.c:1120 exc_debug_kernel+0xca/0x160",
+    ],
+)
+def test_warnings_that_are_nobodys(first: str) -> None:
+    """They are left out, and nothing behind them."""
     warning = [
         "WARNING: CPU: 1 PID: 213 at block/mq-deadline.c:669 dd_exit_sched+0xd7/0xf0",
         "Call Trace:",
     ]
-    miscount = ["statistics for priority 1: i 75 m 0 d 76 c 76", *warning]
     end = "---[ end trace 0000000000000000 ]---"
-    assert kernel_trouble([*miscount, end, "BUG: bad"]) == ["BUG: bad"]
+    assert kernel_trouble([first, *warning, end, "BUG: bad"]) == ["BUG: bad"]
     assert kernel_trouble(warning) == warning
