@@ -4,18 +4,15 @@
 #include "dm_table.h"
 #include "error.h"
 #include "fault.h"
+#include "holders.h"
 #include "map_groups.h"
 #include "map_steps.h"
 #include "multipathd.h"
 #include "users.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *common_handler(const struct mp_map_path *paths, size_t count)
 {
@@ -50,19 +47,11 @@ int mp_map_claimed(const struct mp_map_join *join, struct manypath_error *err)
     char users[320];
     const char *name = join->paths[0].name;
 
-    for (size_t i = 0; i < join->path_count; i++) {
-        char path[PATH_MAX];
-
-        snprintf(path, sizeof path, "%s/%s", join->host->dev_root, join->paths[i].name);
-        int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
-
-        if (fd >= 0) {
-            close(fd);
-            continue;
+    for (size_t i = 0; i < join->path_count; i++)
+        if (mp_disk_is_claimed(join->host, join->paths[i].name)) {
+            name = join->paths[i].name;
+            break;
         }
-        name = join->paths[i].name;
-        break;
-    }
     mp_users_describe(join->host, name, -1, users, sizeof users);
     return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_MAP, EBUSY,
                     "path %s is in use: %s; release it and try again", name, users);
