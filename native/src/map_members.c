@@ -262,7 +262,7 @@ static int add_missing(const struct mp_map_join *join, struct mp_map *map, bool 
         int result = 0;
 
         map->multipathd_running = mp_multipathd_running(join->host->multipathd_pidfile);
-        if (!map->multipathd_running && mp_queueing_end(join->fd, join->uuid))
+        if (!map->multipathd_running && mp_queueing_end(join->host, join->fd, join->uuid))
             map->queueing_stopped = true;
         result = find_missing(join, missing, ret_number);
         if (result < 0 || *ret_number == 0)
