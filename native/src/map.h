@@ -39,8 +39,8 @@ int mp_map_supported(struct mp_host *host, struct manypath_error *err);
  * One map with uuid "mpath-<wwid>" over exactly these paths: creates it (unless `join_only`), or
  * joins one that exists.
  * Members that are not ours are accepted only if their own VPD gives the same WWID, or if they do not
- * answer: a path that is down is no reason to refuse a map that was right when it was up. A map that
- * exists keeps its size, and without multipathd the words of its table; it is told not to queue then.
+ * answer: a path that is down is no reason to refuse a map that was right when it was up. Members whose
+ * disk is gone leave it when a path joins. A map that exists keeps its size, and without multipathd the words of its table; it is told not to queue then.
  * On failure nothing made here is left. deadline_ns bounds the waits between calls, not a call that hangs in
  * the kernel.
  */

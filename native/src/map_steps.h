@@ -36,9 +36,9 @@ int mp_map_claimed(const struct mp_map_join *join, struct manypath_error *err);
 
 /*
  * Adds to the map, which exists and is running, what it lacks of our paths: multipathd does, if it runs;
- * else its table is loaded once more, as it is, with them. Members that do not answer stay. The map
- * keeps its size: paths of another are marked `kept_out`. Without multipathd it does not queue
- * afterwards. Result as mp_map_create().
+ * else its table is loaded once more, as it is, with them and without members whose disk is gone.
+ * Members that do not answer stay. The map keeps its size: paths of another are marked `kept_out`.
+ * Without multipathd it does not queue afterwards. Result as mp_map_create().
  */
 int mp_map_add_paths(const struct mp_map_join *join, struct mp_map *map,
                      struct manypath_error *err);

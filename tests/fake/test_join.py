@@ -127,6 +127,19 @@ def test_members_that_do_not_answer_stay(host: FakeHost) -> None:
     assert [path.state for path in made.paths].count("ACTIVE") == 2
 
 
+@pytest.mark.parametrize("gone", [["1"], ["1", "2"]])
+def test_members_whose_disk_is_gone_leave(host: FakeHost, gone: list[str]) -> None:
+    """Deleted by somebody: a table with them does not load. What is there again joins."""
+    attached(host, 2)
+    with host.lock:
+        for disk in list(host.disks.values()):
+            if disk.session.address.rsplit(".", 1)[1] in gone:
+                host._vanish(disk)
+    made = host.handle.attach(host.targets(3)).finish()
+    assert [path.state for path in made.paths] == ["ACTIVE"] * 3
+    assert groups(host, only_map(host)) == [["1", "2", "3"]]
+
+
 # --- sizes ----------------------------------------------------------------------------------------
 
 
