@@ -108,8 +108,9 @@ int mp_map_create(const struct mp_map_join *join, struct manypath_error *err)
     result = create_shell(join);
     if (result == 0) {
         MP_FAULT("map.created");
-        result = mp_map_load(join->fd, join->uuid, join->sectors, params, MP_MAP_UDEV_FLAGS, false,
-                             join->deadline_ns);
+        result = mp_map_load(join->fd, join->uuid, join->sectors, params,
+                             MP_MAP_UDEV_FLAGS | (join->skip_kpartx ? MP_DM_UDEV_NO_KPARTX : 0),
+                             false, join->deadline_ns);
         if (result < 0)
             result = load_error(join, result, err);
     } else if (result == -EEXIST) {

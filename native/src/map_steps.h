@@ -19,6 +19,7 @@ struct mp_map_join {
     uint64_t sectors; /* of the paths */
     struct mp_map_path *paths;
     size_t path_count;
+    bool skip_kpartx;
     uint64_t deadline_ns;
 };
 

@@ -140,6 +140,15 @@ def test_members_whose_disk_is_gone_leave(host: FakeHost, gone: list[str]) -> No
     assert groups(host, only_map(host)) == [["1", "2", "3"]]
 
 
+@pytest.mark.parametrize(("word", "flags"), [("yes", 0x260), ("no", 0x60)])
+def test_partitions_that_multipathd_does_not_want(host: FakeHost, word: str, flags: int) -> None:
+    """udev, which maps them, is told with the map."""
+    with FakeMultipathd(host) as daemon:
+        daemon.config = f'defaults {{\n\tskip_kpartx "{word}"\n}}\n'
+        _, item = attached(host, 2)
+    assert item.udev_flags == flags
+
+
 # --- sizes ----------------------------------------------------------------------------------------
 
 
