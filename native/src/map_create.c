@@ -42,16 +42,19 @@ static int build_table(const struct mp_map_join *join, char **ret_params)
     return result;
 }
 
-int mp_map_claimed(const struct mp_map_join *join, struct manypath_error *err)
+int mp_map_claimed(const struct mp_map_join *join, const bool *missing, struct manypath_error *err)
 {
     char users[320];
-    const char *name = join->paths[0].name;
+    const char *name = "";
+    bool claimed = false;
 
-    for (size_t i = 0; i < join->path_count; i++)
-        if (mp_disk_is_claimed(join->host, join->paths[i].name)) {
+    for (size_t i = 0; i < join->path_count && !claimed; i++) {
+        if (missing != NULL && !missing[i])
+            continue;
+        claimed = mp_disk_is_claimed(join->host, join->paths[i].name);
+        if (claimed || name[0] == '\0') /* the first, should it have been for a moment only */
             name = join->paths[i].name;
-            break;
-        }
+    }
     mp_users_describe(join->host, name, -1, users, sizeof users);
     return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_MAP, EBUSY,
                     "path %s is in use: %s; release it and try again", name, users);
@@ -87,7 +90,7 @@ static int load_error(const struct mp_map_join *join, int result, struct manypat
         return MP_MAP_AGAIN;
     mp_dm_remove(join->fd, join->uuid, MP_MAP_UDEV_FLAGS);
     if (result == -EBUSY)
-        return mp_map_claimed(join, err);
+        return mp_map_claimed(join, NULL, err);
     if (result == -EINVAL && mp_map_supported(join->host, err) < 0)
         return MANYPATH_E_NO_MULTIPATH; /* the module went since we asked */
     return mp_map_error(err, MANYPATH_PHASE_MAP, result, join->uuid, "making");

@@ -316,12 +316,12 @@ static int add_missing(const struct mp_map_join *join, struct mp_map *map, bool 
 }
 
 static int not_added(const struct mp_map_join *join, const struct mp_map *map, int result,
-                     size_t number, struct manypath_error *err)
+                     const bool *missing, size_t number, struct manypath_error *err)
 {
     if (result == -ENXIO || result == -ENODATA)
         return MP_MAP_AGAIN;
     if (result == -EBUSY)
-        return mp_map_claimed(join, err);
+        return mp_map_claimed(join, missing, err);
     if (result == -ETIMEDOUT && map->multipathd_running)
         return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, result,
                         "multipathd owns map %s and did not take %zu of our paths into it",
@@ -338,7 +338,7 @@ int mp_map_add_paths(const struct mp_map_join *join, struct mp_map *map, struct 
 
     if (result < 0) {
         free(missing);
-        return not_added(join, map, result, 0, err);
+        return not_added(join, map, result, NULL, 0, err);
     }
     result = check_members(join, devs, count, map->unchecked, err);
     if (result == 0)
@@ -346,7 +346,7 @@ int mp_map_add_paths(const struct mp_map_join *join, struct mp_map *map, struct 
     if (result == 0) {
         result = add_missing(join, map, missing, &number);
         if (result < 0)
-            result = not_added(join, map, result, number, err);
+            result = not_added(join, map, result, missing, number, err);
     }
     free(devs);
     free(missing);

@@ -32,8 +32,9 @@ int mp_map_prove(const struct mp_map_join *join, struct mp_map_path *path,
 /* Makes the map; nothing is left of it on failure. 0, MP_MAP_AGAIN or a manypath_code with `err`. */
 int mp_map_create(const struct mp_map_join *join, struct manypath_error *err);
 
-/* The error that names the path that somebody else has, and who. */
-int mp_map_claimed(const struct mp_map_join *join, struct manypath_error *err);
+/* The error that names the path that somebody else has, and who. `missing`: which of the paths are not in
+ * the map, which has the others; NULL: all. */
+int mp_map_claimed(const struct mp_map_join *join, const bool *missing, struct manypath_error *err);
 
 /*
  * Adds to the map, which exists and is running, what it lacks of our paths: multipathd does, if it runs;

@@ -357,6 +357,19 @@ def test_multipathd_takes_no_path_in_time(host: FakeHost) -> None:
     assert "did not take 1 of our paths" in error.message
 
 
+def test_a_path_that_somebody_takes_before_it_joins(host: FakeHost) -> None:
+    """The others are in use as well: by the map."""
+    attached(host, 2)
+
+    def take() -> None:
+        host.disks["sdc"].claimed = True
+
+    host.call("dm.load", take)
+    error = host.handle.attach(host.targets(3)).failure()
+    assert (error.code, error.phase) == ("IN_USE", "map")
+    assert "path sdc is in use: " in error.message
+
+
 # --- the blacklist --------------------------------------------------------------------------------
 
 
