@@ -27,7 +27,7 @@ static const char *const kinds[KINDS] = {
     [VENDOR] = "vendor", [PRODUCT] = "product",
 };
 
-/* From DEFAULTS on in the order in which a later one wins (multipath.conf(5), "CAVEATS"; libmultipath/propsel.c). */
+/* From DEFAULTS on a later one wins (libmultipath/propsel.c, mp_set_mpe() and so on). */
 enum section { NONE, BLACKLIST, EXCEPTIONS, DEFAULTS, DEVICES, OVERRIDES, MULTIPATHS, SECTIONS };
 
 static const char *const sections[SECTIONS] = {
@@ -40,8 +40,8 @@ static const char *const sections[SECTIONS] = {
     [MULTIPATHS] = "multipaths",
 };
 
-/* One line, or those of a device or a multipath section that count. Expressions are compiled when they are
- * asked. */
+/* One line, or those of a device or a multipath section that count. Expressions are compiled when they
+ * are asked. */
 struct rule {
     enum section section;
     enum kind kind; /* VENDOR stands for a device */
