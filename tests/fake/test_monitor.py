@@ -263,8 +263,8 @@ def test_multipathd_comes_during_a_look(host: FakeHost) -> None:
     host.dm.fail(item, disk.dev)
     assert until(lambda: host.passed("ready"))
     stays_failed(host, item, disk)
-    daemon.stop()
     assert host.passed("ready") == ["sda"]
+    daemon.stop()
 
 
 # --- groups ---------------------------------------------------------------------------------------
