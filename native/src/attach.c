@@ -142,7 +142,7 @@ static void attach_free(struct manypath_operation *operation)
     for (size_t i = 0; i < attach->path_count; i++)
         mp_identity_close(&attach->paths[i].fd);
     mp_lock_release(&attach->wwid_lock);
-    mp_blacklist_free(attach->blacklist);
+    mp_multipathd_config_free(attach->config);
     mp_chap_release(attach->terms.chap);
     mp_warnings_free(attach->warnings.count, attach->warnings.texts);
     manypath_attachment_free(attach->attachment);

@@ -11,7 +11,7 @@ void mp_attach_job_free(struct mp_attach_job *job)
     for (size_t i = 0; i < job->map_path_count; i++)
         mp_identity_close(&job->map_paths[i].fd);
     free(job->map_paths);
-    mp_blacklist_free(job->blacklist);
+    mp_multipathd_config_free(job->config);
     free(job);
 }
 

@@ -3,7 +3,7 @@
 #include "attach_state.h"
 
 #include "error.h"
-#include "map_blacklist.h"
+#include "map_policy.h"
 #include "monitor.h"
 #include "text.h"
 
@@ -20,16 +20,18 @@
 static void map_run(struct mp_job *base)
 {
     struct mp_attach_job *job = (struct mp_attach_job *)base;
+    bool skip_kpartx = false;
 
-    if (job->blacklist != NULL) {
-        job->result = mp_map_check_blacklist(job->host, job->blacklist, job->wwid, job->map_paths,
+    if (job->config != NULL) {
+        job->result = mp_map_check_blacklist(job->host, job->config, job->wwid, job->map_paths,
                                              job->map_path_count, &job->error);
         if (job->result < 0)
             return;
+        skip_kpartx = mp_map_skips_kpartx(job->host, job->config, job->wwid, &job->map_paths[0]);
     }
     job->result =
         mp_map_join(job->host, job->wwid, job->size_bytes, job->map_paths, job->map_path_count,
-                    job->join_only, job->deadline_ns, &job->map, &job->error);
+                    job->join_only, skip_kpartx, job->deadline_ns, &job->map, &job->error);
 }
 
 struct mp_attach_job *mp_attach_map_job(struct mp_attach *attach, struct mp_attach_path *path,
@@ -192,8 +194,8 @@ static void make_map(struct mp_attach *attach)
             if (attach->paths[i].step == MP_PATH_READY)
                 mp_attach_map_add(job, &attach->paths[i]);
         job->deadline_ns = attach->operation.deadline_ns - ANSWER_RESERVE;
-        job->blacklist = attach->blacklist;
-        attach->blacklist = NULL;
+        job->config = attach->config;
+        attach->config = NULL;
         if (mp_attach_job_start(job, &attach->map_job))
             return;
     }

@@ -2,13 +2,13 @@
 /* Attach: what multipathd is configured to leave alone, asked while the logins go on. */
 #include "attach_state.h"
 
-#include "map_blacklist.h"
+#include "map_policy.h"
 
 static void policy_run(struct mp_job *base)
 {
     struct mp_attach_job *job = (struct mp_attach_job *)base;
 
-    job->result = mp_map_read_blacklist(job->host, &job->blacklist);
+    job->result = mp_map_read_config(job->host, &job->config);
 }
 
 static void policy_finished(struct mp_attach_job *job)
@@ -20,8 +20,8 @@ static void policy_finished(struct mp_attach_job *job)
                "multipathd does not tell its configuration (errno %d); should it blacklist the "
                "volume, it removes the map some day",
                -job->result);
-    attach->blacklist = job->blacklist;
-    job->blacklist = NULL;
+    attach->config = job->config;
+    job->config = NULL;
     if (attach->map_waits)
         mp_attach_map(attach);
 }

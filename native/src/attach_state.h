@@ -114,10 +114,10 @@ struct mp_attach {
     struct mp_attach_path *paths;
     void (*decide)(struct mp_attach *attach); /* a path became ready or is over, or the volume is */
     struct mp_job *map_job, *prepare_job, *policy_job;
-    struct mp_blacklist *blacklist; /* multipathd's, once it is known */
-    bool map_waits;                 /* for policy_job */
-    bool unmade;                    /* our map was removed again: what holds its disks was it */
-    unsigned jobs;                  /* not yet back, ours or abandoned: they point to us */
+    struct mp_multipathd_config *config; /* once it is known */
+    bool map_waits;                      /* for policy_job */
+    bool unmade;   /* our map was removed again: what holds its disks was it */
+    unsigned jobs; /* not yet back, ours or abandoned: they point to us */
     void (*on_lock)(struct mp_attach *attach, const struct manypath_error *error);
     struct mp_timer gather; /* when to scan without the logins that are late */
     uint64_t last_answer_ns, longest_gap_ns;
@@ -157,7 +157,7 @@ struct mp_attach_job {
     uint64_t size_bytes;
     uint64_t deadline_ns;
     struct mp_map map;
-    struct mp_blacklist *blacklist; /* freed with the job; NULL: not known */
+    struct mp_multipathd_config *config; /* freed with the job; NULL: not known */
     bool join_only;
     size_t map_path_count;
     struct mp_map_path *map_paths; /* their descriptors are closed with the job */

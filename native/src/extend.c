@@ -399,7 +399,7 @@ static void complete(struct extend_job *job)
     if (until_ns > job->deadline_ns)
         until_ns = job->deadline_ns;
     job->join_result = mp_map_join(job->host, job->wwid, job->size_bytes, job->joining, count, true,
-                                   until_ns, &map, &job->join_error);
+                                   false, until_ns, &map, &job->join_error);
     for (size_t i = 0; i < count; i++)
         mp_identity_close(&job->joining[i].fd); /* it may have opened them to look */
     for (size_t i = 0, j = 0; i < job->map_path_count && j < count; i++)

@@ -39,14 +39,15 @@ int mp_map_supported(struct mp_host *host, struct manypath_error *err);
  * One map with uuid "mpath-<wwid>" over exactly these paths: creates it (unless `join_only`), or
  * joins one that exists.
  * Members that are not ours are accepted only if their own VPD gives the same WWID, or if they do not
- * answer: a path that is down is no reason to refuse a map that was right when it was up. A map that
- * exists keeps its size, and without multipathd the words of its table; it is told not to queue then.
- * On failure nothing made here is left. deadline_ns bounds the waits between calls, not a call that hangs in
- * the kernel.
+ * answer: a path that is down is no reason to refuse a map that was right when it was up. Members whose
+ * disk is gone leave it when a path joins. A map that exists keeps its size, and without multipathd the
+ * words of its table; it is told not to queue then. `skip_kpartx`: udev is told not to map the
+ * partitions of a map made here. On failure nothing made here is left. deadline_ns bounds the waits
+ * between calls, not a call that hangs in the kernel.
  */
 int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
-                struct mp_map_path *paths, size_t path_count, bool join_only, uint64_t deadline_ns,
-                struct mp_map *ret_map, struct manypath_error *err);
+                struct mp_map_path *paths, size_t path_count, bool join_only, bool skip_kpartx,
+                uint64_t deadline_ns, struct mp_map *ret_map, struct manypath_error *err);
 
 /*
  * Makes the map `size_bytes` long; nothing to do is a success. `paths` are its members as far as they

@@ -4,18 +4,15 @@
 #include "dm_table.h"
 #include "error.h"
 #include "fault.h"
+#include "holders.h"
 #include "map_groups.h"
 #include "map_steps.h"
 #include "multipathd.h"
 #include "users.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *common_handler(const struct mp_map_path *paths, size_t count)
 {
@@ -45,23 +42,18 @@ static int build_table(const struct mp_map_join *join, char **ret_params)
     return result;
 }
 
-int mp_map_claimed(const struct mp_map_join *join, struct manypath_error *err)
+int mp_map_claimed(const struct mp_map_join *join, const bool *missing, struct manypath_error *err)
 {
     char users[320];
-    const char *name = join->paths[0].name;
+    const char *name = "";
+    bool claimed = false;
 
-    for (size_t i = 0; i < join->path_count; i++) {
-        char path[PATH_MAX];
-
-        snprintf(path, sizeof path, "%s/%s", join->host->dev_root, join->paths[i].name);
-        int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
-
-        if (fd >= 0) {
-            close(fd);
+    for (size_t i = 0; i < join->path_count && !claimed; i++) {
+        if (missing != NULL && !missing[i])
             continue;
-        }
-        name = join->paths[i].name;
-        break;
+        claimed = mp_disk_is_claimed(join->host, join->paths[i].name);
+        if (claimed || name[0] == '\0') /* the first, should it have been for a moment only */
+            name = join->paths[i].name;
     }
     mp_users_describe(join->host, name, -1, users, sizeof users);
     return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_MAP, EBUSY,
@@ -98,7 +90,7 @@ static int load_error(const struct mp_map_join *join, int result, struct manypat
         return MP_MAP_AGAIN;
     mp_dm_remove(join->fd, join->uuid, MP_MAP_UDEV_FLAGS);
     if (result == -EBUSY)
-        return mp_map_claimed(join, err);
+        return mp_map_claimed(join, NULL, err);
     if (result == -EINVAL && mp_map_supported(join->host, err) < 0)
         return MANYPATH_E_NO_MULTIPATH; /* the module went since we asked */
     return mp_map_error(err, MANYPATH_PHASE_MAP, result, join->uuid, "making");
@@ -119,8 +111,9 @@ int mp_map_create(const struct mp_map_join *join, struct manypath_error *err)
     result = create_shell(join);
     if (result == 0) {
         MP_FAULT("map.created");
-        result = mp_map_load(join->fd, join->uuid, join->sectors, params, MP_MAP_UDEV_FLAGS, false,
-                             join->deadline_ns);
+        result = mp_map_load(join->fd, join->uuid, join->sectors, params,
+                             MP_MAP_UDEV_FLAGS | (join->skip_kpartx ? MP_DM_UDEV_NO_KPARTX : 0),
+                             false, join->deadline_ns);
         if (result < 0)
             result = load_error(join, result, err);
     } else if (result == -EEXIST) {

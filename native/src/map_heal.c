@@ -44,6 +44,13 @@ static int read_status(const struct heal *heal, struct mp_table *ret_table)
     return result;
 }
 
+/* multipathd may have come since the look began. */
+static bool tell(const struct heal *heal, const char *message)
+{
+    return !mp_multipathd_running(heal->host->multipathd_pidfile) &&
+           mp_dm_message(heal->fd, heal->uuid, message) == 0;
+}
+
 /* ---- one path ---- */
 
 /* What costs no command: a session that is down, or a disk that is blocked or offline, would only make
@@ -101,7 +108,7 @@ static bool reinstate(const struct heal *heal, dev_t dev)
         !is_up(heal->host, name) || !is_ready(heal->host, name) || !is_the_same(heal, name, dev))
         return false;
     snprintf(message, sizeof message, "reinstate_path %u:%u", major(dev), minor(dev));
-    if (mp_dm_message(heal->fd, heal->uuid, message) < 0)
+    if (!tell(heal, message)) /* nor if it has left the table meanwhile */
         return false;
     char *healed = heal->health->healed;
     size_t used = strlen(healed);
@@ -130,14 +137,14 @@ static bool working_path(const struct heal *heal, const struct mp_table *table, 
     return false;
 }
 
-/* The group with the highest priority, the present one if it is as good as any; 0: none works. */
-static uint32_t best_group(const struct heal *heal, const struct mp_table *table)
+/* A working path of the group with the highest priority, of the present one if that is as good as any.
+ * False: none works. */
+static bool best_path(const struct heal *heal, const struct mp_table *table, dev_t *ret_dev)
 {
     struct mp_map_path *paths = calloc(table->group_count, sizeof *paths);
     uint32_t *groups = calloc(table->group_count, sizeof *groups);
     int *priorities = calloc(table->group_count, sizeof *priorities);
     size_t count = 0, best = 0;
-    uint32_t result = 0;
 
     if (paths != NULL && groups != NULL && priorities != NULL) {
         for (uint32_t group = 1; group <= table->group_count; group++)
@@ -148,30 +155,57 @@ static uint32_t best_group(const struct heal *heal, const struct mp_table *table
             if (priorities[i] > priorities[best] ||
                 (priorities[i] == priorities[best] && groups[i] == table->group))
                 best = i;
-        result = count > 0 ? groups[best] : 0;
+        if (count > 0)
+            *ret_dev = paths[best].dev;
     }
     free(paths);
     free(groups);
     free(priorities);
-    return result;
+    return count > 0;
 }
 
-/* I/O stays where it went when the better paths were down, unless it is told to go back. */
+/* The group that this working path is in; 0: in none. */
+static uint32_t group_of(const struct mp_table *table, dev_t dev)
+{
+    for (size_t i = 0; i < table->path_count; i++)
+        if (table->paths[i].dev == dev && table->paths[i].active)
+            return table->paths[i].group;
+    return 0;
+}
+
+/* I/O stays where it went when the better paths were down, unless it is told to go back. The target
+ * takes its time to tell priorities: the group is known by its path, and looked up afterwards. */
 static void fail_back(const struct heal *heal)
 {
     struct mp_table table;
     char message[32];
+    dev_t best = 0;
 
     if (read_status(heal, &table) < 0)
         return;
-    uint32_t group = table.group_count > 1 ? best_group(heal, &table) : 0;
+    bool found = table.group_count > 1 && best_path(heal, &table, &best);
+
+    mp_table_free(&table);
+    if (!found || read_status(heal, &table) < 0)
+        return;
+    uint32_t group = group_of(&table, best);
 
     if (group != 0 && group != table.group) {
         snprintf(message, sizeof message, "switch_group %u", group);
-        if (mp_dm_message(heal->fd, heal->uuid, message) == 0)
+        if (tell(heal, message))
             heal->health->group = group;
     }
     mp_table_free(&table);
+}
+
+static void end_queueing(const struct heal *heal, bool stop)
+{
+    struct mp_queueing queueing = {.on = false};
+
+    if (mp_queueing_read(heal->fd, heal->uuid, &queueing) < 0 || !queueing.on)
+        return;
+    heal->health->queueing_stopped = stop && mp_queueing_end(heal->host, heal->fd, heal->uuid);
+    heal->health->queueing = !heal->health->queueing_stopped;
 }
 
 void mp_map_heal(struct mp_host *host, const char *wwid, bool stop_queueing,
@@ -184,16 +218,15 @@ void mp_map_heal(struct mp_host *host, const char *wwid, bool stop_queueing,
     struct mp_table table;
 
     snprintf(uuid, sizeof uuid, "mpath-%s", wwid);
-    int result = heal.fd < 0 ? heal.fd : read_status(&heal, &table);
-
-    if (result < 0) {
-        health.gone = result == -ENXIO || result == -EMEDIUMTYPE;
+    health.error = heal.fd < 0 ? heal.fd : read_status(&heal, &table);
+    if (health.error < 0) {
+        health.gone = heal.fd >= 0 && health.error == -ENXIO;
         *ret_health = health;
         return;
     }
     health.multipathd_running = mp_multipathd_running(host->multipathd_pidfile);
-    if (!health.multipathd_running && stop_queueing)
-        health.queueing_stopped = mp_queueing_end(heal.fd, uuid);
+    if (!health.multipathd_running)
+        end_queueing(&heal, stop_queueing);
     for (size_t i = 0; i < table.path_count; i++) {
         if (table.paths[i].active)
             continue;

@@ -6,9 +6,11 @@
 #include "host.h"
 
 struct mp_map_health {
+    int error; /* errno, negative: nothing could be told or done; 0: all below counts */
     bool gone; /* there is no such map any more */
     bool multipathd_running;
-    bool queueing_stopped; /* it queued, and nobody would have stopped that */
+    bool queueing;         /* it queues, and no multipathd runs to stop that */
+    bool queueing_stopped; /* it did, until now */
     size_t failed;         /* members that are failed now */
     size_t reinstated;
     uint32_t group;                     /* I/O goes through this one from now on; 0: as before */
@@ -20,7 +22,8 @@ struct mp_map_health {
  * With multipathd only the failed members are counted. Else: the map stops queueing if wanted; a failed member is
  * reinstated if its session and disk are up, it is ready (TEST UNIT READY), and its own VPD 0x83 still
  * has the map's WWID; if a group with a better priority than the one in use has a path again, that
- * group is switched to. Takes at most some seconds for each member that hangs.
+ * group is switched to. multipathd may start, and load another table, at any time: what a change relies
+ * on is looked at once more right before it. Takes at most some seconds for each member that hangs.
  */
 void mp_map_heal(struct mp_host *host, const char *wwid, bool stop_queueing,
                  struct mp_map_health *ret_health);

@@ -126,8 +126,8 @@ static int make_or_join(const struct mp_map_join *join, bool join_only, struct m
 }
 
 int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
-                struct mp_map_path *paths, size_t path_count, bool join_only, uint64_t deadline_ns,
-                struct mp_map *ret_map, struct manypath_error *err)
+                struct mp_map_path *paths, size_t path_count, bool join_only, bool skip_kpartx,
+                uint64_t deadline_ns, struct mp_map *ret_map, struct manypath_error *err)
 {
     char uuid[MP_DM_UUID_SIZE];
     struct mp_map map = {.existed = false};
@@ -139,6 +139,7 @@ int mp_map_join(struct mp_host *host, const char *wwid, uint64_t size_bytes,
                                .sectors = size_bytes / SECTOR,
                                .paths = paths,
                                .path_count = path_count,
+                               .skip_kpartx = skip_kpartx,
                                .deadline_ns = deadline_ns};
     int result = MP_MAP_AGAIN;
 

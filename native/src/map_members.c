@@ -13,7 +13,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 enum { SECTOR = 512 };
@@ -36,7 +35,8 @@ static bool is_ours(const struct mp_map_join *join, dev_t dev)
     return false;
 }
 
-/* A member that is not among our paths: its own VPD decides, if it can be read. */
+/* A member that is not among our paths: its own VPD decides, if it can be read. One whose disk is gone
+ * reaches nothing any more; it leaves the table with the next one that is loaded. */
 static int check_foreign_member(const struct mp_map_join *join, dev_t dev, char *ret_unchecked,
                                 struct manypath_error *err)
 {
@@ -44,13 +44,13 @@ static int check_foreign_member(const struct mp_map_join *join, dev_t dev, char 
     struct mp_identity identity;
     int fd;
 
-    if (mp_sysfs_block_name(join->host->sysfs_root, dev, name, sizeof name) < 0)
-        return mp_error(
-            err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_MAP, ENOENT,
-            "the map has a member %u:%u that does not exist any more; remove the map first",
-            major(dev), minor(dev));
-    int result = mp_identity_open(join->host, name, dev, &identity, &fd, err);
+    int result = mp_sysfs_block_name(join->host->sysfs_root, dev, name, sizeof name);
 
+    if (result == -ENOENT)
+        return 0;
+    if (result < 0)
+        return mp_map_error(err, MANYPATH_PHASE_MAP, result, join->uuid, "reading the members of");
+    result = mp_identity_open(join->host, name, dev, &identity, &fd, err);
     if (result == MANYPATH_E_DEVICE) {
         mp_copy(ret_unchecked, MANYPATH_DEVICE_SIZE, name);
         return 0;
@@ -167,6 +167,36 @@ static int add_all_to_table(const struct mp_map_join *join, const bool *missing,
     return result;
 }
 
+/* A table with a disk that does not exist does not load. After ours are in it, so that one is left. */
+static int drop_vanished(const struct mp_map_join *join, char **params)
+{
+    struct mp_table table;
+    char name[MANYPATH_DEVICE_SIZE];
+    char *shorter = NULL;
+    size_t count = 0;
+    int result = mp_table_parse(*params, &table);
+
+    if (result < 0)
+        return result;
+    dev_t *gone = calloc(table.path_count, sizeof *gone);
+
+    for (size_t i = 0; i < table.path_count && gone != NULL; i++)
+        if (mp_sysfs_block_name(join->host->sysfs_root, table.paths[i].dev, name, sizeof name) ==
+            -ENOENT)
+            gone[count++] = table.paths[i].dev;
+    if (gone == NULL)
+        result = -ENOMEM;
+    else if (count > 0)
+        result = mp_table_without(*params, gone, count, &shorter);
+    if (shorter != NULL) {
+        free(*params);
+        *params = shorter;
+    }
+    free(gone);
+    mp_table_free(&table);
+    return result;
+}
+
 /* The same table once more with our paths: its groups, its words and its size stay. */
 static int load_with(const struct mp_map_join *join, const struct mp_map *map, const bool *missing)
 {
@@ -182,6 +212,8 @@ static int load_with(const struct mp_map_join *join, const struct mp_map *map, c
         result = mp_dm_table(join->fd, join->uuid, type, &params);
     if (result == 0)
         result = add_all_to_table(join, missing, &params);
+    if (result == 0)
+        result = drop_vanished(join, &params);
     if (result == 0)
         result = mp_map_load(join->fd, join->uuid, map->size_bytes / SECTOR, params,
                              MP_MAP_UDEV_FLAGS | MP_DM_UDEV_MPATH_RELOAD, true, join->deadline_ns);
@@ -262,7 +294,7 @@ static int add_missing(const struct mp_map_join *join, struct mp_map *map, bool 
         int result = 0;
 
         map->multipathd_running = mp_multipathd_running(join->host->multipathd_pidfile);
-        if (!map->multipathd_running && mp_queueing_end(join->fd, join->uuid))
+        if (!map->multipathd_running && mp_queueing_end(join->host, join->fd, join->uuid))
             map->queueing_stopped = true;
         result = find_missing(join, missing, ret_number);
         if (result < 0 || *ret_number == 0)
@@ -284,12 +316,12 @@ static int add_missing(const struct mp_map_join *join, struct mp_map *map, bool 
 }
 
 static int not_added(const struct mp_map_join *join, const struct mp_map *map, int result,
-                     size_t number, struct manypath_error *err)
+                     const bool *missing, size_t number, struct manypath_error *err)
 {
     if (result == -ENXIO || result == -ENODATA)
         return MP_MAP_AGAIN;
     if (result == -EBUSY)
-        return mp_map_claimed(join, err);
+        return mp_map_claimed(join, missing, err);
     if (result == -ETIMEDOUT && map->multipathd_running)
         return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, result,
                         "multipathd owns map %s and did not take %zu of our paths into it",
@@ -306,7 +338,7 @@ int mp_map_add_paths(const struct mp_map_join *join, struct mp_map *map, struct 
 
     if (result < 0) {
         free(missing);
-        return not_added(join, map, result, 0, err);
+        return not_added(join, map, result, NULL, 0, err);
     }
     result = check_members(join, devs, count, map->unchecked, err);
     if (result == 0)
@@ -314,7 +346,7 @@ int mp_map_add_paths(const struct mp_map_join *join, struct mp_map *map, struct 
     if (result == 0) {
         result = add_missing(join, map, missing, &number);
         if (result < 0)
-            result = not_added(join, map, result, number, err);
+            result = not_added(join, map, result, missing, number, err);
     }
     free(devs);
     free(missing);

@@ -19,6 +19,7 @@ struct mp_map_join {
     uint64_t sectors; /* of the paths */
     struct mp_map_path *paths;
     size_t path_count;
+    bool skip_kpartx;
     uint64_t deadline_ns;
 };
 
@@ -31,14 +32,15 @@ int mp_map_prove(const struct mp_map_join *join, struct mp_map_path *path,
 /* Makes the map; nothing is left of it on failure. 0, MP_MAP_AGAIN or a manypath_code with `err`. */
 int mp_map_create(const struct mp_map_join *join, struct manypath_error *err);
 
-/* The error that names the path that somebody else has, and who. */
-int mp_map_claimed(const struct mp_map_join *join, struct manypath_error *err);
+/* The error that names the path that somebody else has, and who. `missing`: which of the paths are not in
+ * the map, which has the others; NULL: all. */
+int mp_map_claimed(const struct mp_map_join *join, const bool *missing, struct manypath_error *err);
 
 /*
  * Adds to the map, which exists and is running, what it lacks of our paths: multipathd does, if it runs;
- * else its table is loaded once more, as it is, with them. Members that do not answer stay. The map
- * keeps its size: paths of another are marked `kept_out`. Without multipathd it does not queue
- * afterwards. Result as mp_map_create().
+ * else its table is loaded once more, as it is, with them and without members whose disk is gone.
+ * Members that do not answer stay. The map keeps its size: paths of another are marked `kept_out`.
+ * Without multipathd it does not queue afterwards. Result as mp_map_create().
  */
 int mp_map_add_paths(const struct mp_map_join *join, struct mp_map *map,
                      struct manypath_error *err);

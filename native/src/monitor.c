@@ -17,6 +17,9 @@ enum { LAST_DELAY = sizeof delays / sizeof delays[0] - 1 };
 /* A failure after so long a rest is a new one, and looked at at once. One that comes earlier may be of a
  * path that is ready and yet fails I/O: it is not to go round and round. */
 #define CALM (10 * SECOND)
+/* A multipathd that restarts is away for a moment, and its map goes on queueing: only one that is gone
+ * for so long has left it to us. */
+#define RESTART (4 * SECOND)
 /* A look that takes longer hangs in the kernel. */
 #define PATIENCE (20 * SECOND)
 
@@ -31,6 +34,8 @@ struct watched_map {
     bool again;                       /* something happened during the look */
     unsigned step;                    /* in `delays` */
     uint64_t looked_ns;
+    uint64_t queueing_ns; /* since when looks find it queueing without a multipathd; 0: not */
+    int error;            /* of the last look, told in the log */
 };
 
 TAILQ_HEAD(watched_map_list, watched_map);
@@ -46,6 +51,7 @@ struct look {
     struct watched_map *map; /* the loop's; NULL once it is forgotten */
     struct mp_host *host;
     char wwid[MANYPATH_WWID_SIZE];
+    bool stop_queueing;
     struct mp_map_health health;
 };
 
@@ -84,7 +90,7 @@ static void look_soon(struct watched_map *map)
     }
 }
 
-static void tell(struct watched_map *map, const struct mp_map_health *health)
+static void tell_health(struct watched_map *map, const struct mp_map_health *health)
 {
     const struct mp_log *log = &map->monitor->handle->log;
 
@@ -107,6 +113,14 @@ static void tell(struct watched_map *map, const struct mp_map_health *health)
     mp_copy(map->other, sizeof map->other, health->other);
 }
 
+static void tell_error(struct watched_map *map, int error)
+{
+    if (error < 0 && map->error == 0)
+        mp_log(&map->monitor->handle->log, MANYPATH_LOG_WARNING,
+               "map %s cannot be looked at (errno %d); it is tried again", map->device, -error);
+    map->error = error;
+}
+
 static void look_finished(struct watched_map *map, const struct mp_map_health *health)
 {
     bool again = map->again;
@@ -118,11 +132,20 @@ static void look_finished(struct watched_map *map, const struct mp_map_health *h
         forget(map);
         return;
     }
-    tell(map, health);
+    tell_error(map, health->error);
     map->looked_ns = mp_now_ns();
-    if (health->failed > 0 || again)
+    if (health->error == 0) {
+        tell_health(map, health);
+        if (!health->queueing)
+            map->queueing_ns = 0;
+        else if (map->queueing_ns == 0)
+            map->queueing_ns = map->looked_ns;
+    }
+    bool unwell = health->error < 0 || health->failed > 0 || health->queueing;
+
+    if (unwell || again)
         look_soon(map);
-    if (map->step < LAST_DELAY && health->failed + health->reinstated > 0)
+    if (map->step < LAST_DELAY && (unwell || health->reinstated > 0))
         map->step++;
 }
 
@@ -147,7 +170,7 @@ static void look_run(struct mp_job *base)
 {
     struct look *look = (struct look *)base;
 
-    mp_map_heal(look->host, look->wwid, true, &look->health);
+    mp_map_heal(look->host, look->wwid, look->stop_queueing, &look->health);
 }
 
 static void begin_look(struct watched_map *map)
@@ -161,6 +184,7 @@ static void begin_look(struct watched_map *map)
         look->job.drop = look_free;
         look->map = map;
         look->host = mp_host_hold(handle->host);
+        look->stop_queueing = map->queueing_ns != 0 && mp_now_ns() - map->queueing_ns >= RESTART;
         look->health.failed = 1; /* should it be given up before it begins */
         mp_copy(look->wwid, sizeof look->wwid, map->wwid);
         if (mp_pool_submit(handle->pool, &look->job) < 0) {

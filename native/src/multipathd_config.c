@@ -27,15 +27,30 @@ static const char *const kinds[KINDS] = {
     [VENDOR] = "vendor", [PRODUCT] = "product",
 };
 
-/* One line, or the two of a device section. Expressions are compiled when they are asked. */
-struct rule {
-    enum kind kind; /* VENDOR stands for a device */
-    bool exception;
-    char *text;    /* of the line; of a device its vendor's; NULL: matches all */
-    char *product; /* NULL: matches all */
+/* From DEFAULTS on a later one wins (libmultipath/propsel.c, mp_set_mpe() and so on). */
+enum section { NONE, BLACKLIST, EXCEPTIONS, DEFAULTS, DEVICES, OVERRIDES, MULTIPATHS, SECTIONS };
+
+static const char *const sections[SECTIONS] = {
+    [NONE] = "",
+    [BLACKLIST] = "blacklist",
+    [EXCEPTIONS] = "blacklist_exceptions",
+    [DEFAULTS] = "defaults",
+    [DEVICES] = "devices",
+    [OVERRIDES] = "overrides",
+    [MULTIPATHS] = "multipaths",
 };
 
-struct mp_blacklist {
+/* One line, or those of a device or a multipath section that count. Expressions are compiled when they
+ * are asked. */
+struct rule {
+    enum section section;
+    enum kind kind; /* VENDOR stands for a device */
+    char *text;     /* of the line; of a device its vendor's; NULL: matches all */
+    char *product;  /* NULL: matches all */
+    bool tells_kpartx, skip_kpartx;
+};
+
+struct mp_multipathd_config {
     size_t count, capacity;
     struct rule *rules;
 };
@@ -98,20 +113,20 @@ static bool matches(const char *text, const char *value)
     return found != inverted;
 }
 
-static int add_rule(struct mp_blacklist *blacklist, const struct rule *rule)
+static int add_rule(struct mp_multipathd_config *config, const struct rule *rule)
 {
-    if (blacklist->count == RULES_MAX)
+    if (config->count == RULES_MAX)
         return -E2BIG;
-    if (blacklist->count == blacklist->capacity) {
-        size_t capacity = blacklist->capacity == 0 ? 32 : blacklist->capacity * 2;
-        struct rule *larger = reallocarray(blacklist->rules, capacity, sizeof *larger);
+    if (config->count == config->capacity) {
+        size_t capacity = config->capacity == 0 ? 32 : config->capacity * 2;
+        struct rule *larger = reallocarray(config->rules, capacity, sizeof *larger);
 
         if (larger == NULL)
             return -ENOMEM;
-        blacklist->rules = larger;
-        blacklist->capacity = capacity;
+        config->rules = larger;
+        config->capacity = capacity;
     }
-    blacklist->rules[blacklist->count++] = *rule;
+    config->rules[config->count++] = *rule;
     return 0;
 }
 
@@ -127,12 +142,11 @@ struct line {
 
 struct parser {
     const char *at;
-    struct mp_blacklist *blacklist;
+    struct mp_multipathd_config *config;
     unsigned depth;
-    bool in_list;   /* in one of the two sections */
-    bool exception; /* and in which */
-    bool in_device;
-    struct rule device;
+    enum section section;
+    bool in_item; /* a device or a multipath section in it */
+    struct rule item;
 };
 
 static bool is_blank(char byte)
@@ -196,27 +210,46 @@ static int take_line(struct parser *parser, struct line *line)
     return result;
 }
 
-static int end_device(struct parser *parser)
+/* A list of devices is a list of expressions; of other items only what they tell counts. */
+static bool counts(const struct rule *item)
+{
+    return item->section == BLACKLIST || item->section == EXCEPTIONS
+               ? item->text != NULL || item->product != NULL
+               : item->tells_kpartx;
+}
+
+static int end_item(struct parser *parser)
 {
     int result = 0;
 
-    parser->in_device = false;
-    if (parser->device.text != NULL || parser->device.product != NULL)
-        result = add_rule(parser->blacklist, &parser->device);
-    if (result < 0)
-        free_rule(&parser->device);
-    memset(&parser->device, 0, sizeof parser->device);
+    parser->in_item = false;
+    if (counts(&parser->item))
+        result = add_rule(parser->config, &parser->item);
+    if (result < 0 || !counts(&parser->item))
+        free_rule(&parser->item);
+    memset(&parser->item, 0, sizeof parser->item);
     return result;
+}
+
+static enum section find_section(const char *key)
+{
+    enum section section = SECTIONS - 1;
+
+    while (section > NONE && strcmp(key, sections[section]) != 0)
+        section--;
+    return section;
 }
 
 static int open_section(struct parser *parser, const char *key)
 {
+    enum section in = parser->section;
+
     if (parser->depth++ == 0) {
-        parser->exception = strcmp(key, "blacklist_exceptions") == 0;
-        parser->in_list = parser->exception || strcmp(key, "blacklist") == 0;
-    } else if (parser->depth == 2 && parser->in_list && strcmp(key, "device") == 0) {
-        parser->in_device = true;
-        parser->device = (struct rule){.kind = VENDOR, .exception = parser->exception};
+        parser->section = find_section(key);
+    } else if (parser->depth == 2 && in != NONE && in != DEFAULTS && in != OVERRIDES &&
+               strcmp(key, in == MULTIPATHS ? "multipath" : "device") == 0) {
+        parser->in_item = true;
+        parser->item = (struct rule){.section = in, .kind = in == MULTIPATHS ? WWID : VENDOR};
     }
     return parser->depth > DEPTH_MAX ? -E2BIG : 0;
 }
@@ -226,50 +259,71 @@ static int open_section(struct parser *parser, const char *key)
 static int close_section(struct parser *parser, bool indented)
 {
     parser->depth = indented && parser->depth > 0 ? parser->depth - 1 : 0;
-    parser->in_list = parser->in_list && parser->depth > 0;
-    return parser->in_device && parser->depth < 2 ? end_device(parser) : 0;
+    parser->section = parser->depth > 0 ? parser->section : NONE;
+    return parser->in_item && parser->depth < 2 ? end_item(parser) : 0;
 }
 
 static int take_rule(struct parser *parser, const struct line *line, enum kind kind)
 {
-    struct rule rule = {.kind = kind, .exception = parser->exception, .text = strdup(line->value)};
-    int result = rule.text != NULL ? add_rule(parser->blacklist, &rule) : -ENOMEM;
+    struct rule rule = {.section = parser->section, .kind = kind, .text = strdup(line->value)};
+    int result = rule.text != NULL ? add_rule(parser->config, &rule) : -ENOMEM;
 
     if (result < 0)
         free_rule(&rule);
     return result;
 }
 
-static int take_device_rule(struct parser *parser, const struct line *line, enum kind kind)
+static int take_item_rule(struct parser *parser, const struct line *line, enum kind kind)
 {
-    char **into = kind == VENDOR ? &parser->device.text : &parser->device.product;
+    char **into = kind == PRODUCT ? &parser->item.product : &parser->item.text;
 
     free(*into);
     *into = strdup(line->value);
     return *into != NULL ? 0 : -ENOMEM;
 }
 
+static int take_kpartx(struct parser *parser, const struct line *line)
+{
+    struct rule rule = {.section = parser->section,
+                        .tells_kpartx = true,
+                        .skip_kpartx = strcmp(line->value, "yes") == 0};
+
+    if (parser->in_item && parser->depth == 2) {
+        parser->item.tells_kpartx = true;
+        parser->item.skip_kpartx = rule.skip_kpartx;
+    } else if (parser->depth == 1 &&
+               (parser->section == DEFAULTS || parser->section == OVERRIDES)) {
+        return add_rule(parser->config, &rule);
+    }
+    return 0;
+}
+
 static int take_setting(struct parser *parser, const struct line *line)
 {
+    bool in_list = parser->section == BLACKLIST || parser->section == EXCEPTIONS;
+
+    if (strcmp(line->key, "skip_kpartx") == 0)
+        return take_kpartx(parser, line);
     for (enum kind kind = 0; kind < KINDS; kind++) {
         if (strcmp(line->key, kinds[kind]) != 0)
             continue;
         bool of_device = kind == VENDOR || kind == PRODUCT;
+        bool of_item = parser->item.kind == VENDOR ? of_device : kind == WWID;
 
-        if (parser->in_device && of_device && parser->depth == 2)
-            return take_device_rule(parser, line, kind);
-        if (!of_device && parser->in_list && parser->depth == 1)
+        if (parser->in_item && of_item && parser->depth == 2)
+            return take_item_rule(parser, line, kind);
+        if (!of_device && in_list && parser->depth == 1)
             return take_rule(parser, line, kind);
     }
     return 0;
 }
 
-int mp_blacklist_parse(const char *text, struct mp_blacklist **ret_blacklist)
+int mp_multipathd_config_parse(const char *text, struct mp_multipathd_config **ret_config)
 {
-    struct parser parser = {.at = text, .blacklist = calloc(1, sizeof *parser.blacklist)};
+    struct parser parser = {.at = text, .config = calloc(1, sizeof *parser.config)};
     int result = 0;
 
-    if (parser.blacklist == NULL)
+    if (parser.config == NULL)
         return -ENOMEM;
     if (strnlen(text, TEXT_MAX + 1) > TEXT_MAX)
         result = -E2BIG;
@@ -286,20 +340,20 @@ int mp_blacklist_parse(const char *text, struct mp_blacklist **ret_blacklist)
         else
             result = take_setting(&parser, &line);
     }
-    if (result == 0 && parser.in_device)
-        result = end_device(&parser);
+    if (result == 0 && parser.in_item)
+        result = end_item(&parser);
     if (result < 0) {
-        free_rule(&parser.device);
-        mp_blacklist_free(parser.blacklist);
+        free_rule(&parser.item);
+        mp_multipathd_config_free(parser.config);
         return result;
     }
-    *ret_blacklist = parser.blacklist;
+    *ret_config = parser.config;
     return 0;
 }
 
 /* ---- asking ---- */
 
-static bool rule_matches(const struct rule *rule, const struct mp_blacklist_subject *subject)
+static bool rule_matches(const struct rule *rule, const struct mp_config_subject *subject)
 {
     switch (rule->kind) {
     case WWID:
@@ -313,13 +367,13 @@ static bool rule_matches(const struct rule *rule, const struct mp_blacklist_subj
     }
 }
 
-static const struct rule *find(const struct mp_blacklist *blacklist, enum kind kind, bool exception,
-                               const struct mp_blacklist_subject *subject)
+static const struct rule *find(const struct mp_multipathd_config *config, enum section section,
+                               enum kind kind, const struct mp_config_subject *subject)
 {
-    for (size_t i = 0; i < blacklist->count; i++) {
-        const struct rule *rule = &blacklist->rules[i];
+    for (size_t i = 0; i < config->count; i++) {
+        const struct rule *rule = &config->rules[i];
 
-        if (rule->kind == kind && rule->exception == exception && rule_matches(rule, subject))
+        if (rule->kind == kind && rule->section == section && rule_matches(rule, subject))
             return rule;
     }
     return NULL;
@@ -338,13 +392,13 @@ static void describe(const struct rule *rule, char *text, size_t size)
                  product != NULL ? "\"" : "");
 }
 
-bool mp_blacklist_matches(const struct mp_blacklist *blacklist,
-                          const struct mp_blacklist_subject *subject, char *ret_rule, size_t size)
+bool mp_multipathd_blacklists(const struct mp_multipathd_config *config,
+                              const struct mp_config_subject *subject, char *ret_rule, size_t size)
 {
     for (enum kind kind = 0; kind < KINDS; kind++) {
-        const struct rule *rule = find(blacklist, kind, false, subject);
+        const struct rule *rule = find(config, BLACKLIST, kind, subject);
 
-        if (rule == NULL || find(blacklist, kind, true, subject) != NULL)
+        if (rule == NULL || find(config, EXCEPTIONS, kind, subject) != NULL)
             continue;
         describe(rule, ret_rule, size);
         return true;
@@ -352,12 +406,39 @@ bool mp_blacklist_matches(const struct mp_blacklist *blacklist,
     return false;
 }
 
-void mp_blacklist_free(struct mp_blacklist *blacklist)
+static bool item_matches(const struct rule *rule, const struct mp_config_subject *subject)
 {
-    if (blacklist == NULL)
+    switch (rule->section) {
+    case DEVICES:
+        return rule_matches(rule, subject);
+    case MULTIPATHS:
+        return rule->text != NULL && strcmp(rule->text, subject->wwid) == 0;
+    default:
+        return rule->section == DEFAULTS || rule->section == OVERRIDES;
+    }
+}
+
+bool mp_multipathd_skips_kpartx(const struct mp_multipathd_config *config,
+                                const struct mp_config_subject *subject)
+{
+    const struct rule *last = NULL;
+
+    for (size_t i = 0; i < config->count; i++) {
+        const struct rule *rule = &config->rules[i];
+
+        if (rule->tells_kpartx && (last == NULL || rule->section >= last->section) &&
+            item_matches(rule, subject))
+            last = rule;
+    }
+    return last != NULL && last->skip_kpartx;
+}
+
+void mp_multipathd_config_free(struct mp_multipathd_config *config)
+{
+    if (config == NULL)
         return;
-    for (size_t i = 0; i < blacklist->count; i++)
-        free_rule(&blacklist->rules[i]);
-    free(blacklist->rules);
-    free(blacklist);
+    for (size_t i = 0; i < config->count; i++)
+        free_rule(&config->rules[i]);
+    free(config->rules);
+    free(config);
 }

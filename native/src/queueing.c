@@ -65,11 +65,13 @@ int mp_queueing_read(int fd, const char *uuid, struct mp_queueing *ret_queueing)
     return result;
 }
 
-bool mp_queueing_end(int fd, const char *uuid)
+bool mp_queueing_end(const struct mp_host *host, int fd, const char *uuid)
 {
     bool on = false;
 
-    return read_table(fd, uuid, &on) == 0 && on && mp_dm_message(fd, uuid, "fail_if_no_path") == 0;
+    return read_table(fd, uuid, &on) == 0 && on &&
+           !mp_multipathd_running(host->multipathd_pidfile) &&
+           mp_dm_message(fd, uuid, "fail_if_no_path") == 0;
 }
 
 int mp_queueing_stop(struct mp_host *host, int fd, const char *uuid, const char *device,

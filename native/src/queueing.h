@@ -15,9 +15,9 @@ struct mp_queueing {
 /* Negative errno; -ENXIO: no such map. */
 int mp_queueing_read(int fd, const char *uuid, struct mp_queueing *ret_queueing);
 
-/* Where no multipathd runs: a map that queues stops, since nobody would ever stop it. True if it
- * queued. */
-bool mp_queueing_end(int fd, const char *uuid);
+/* A map that queues stops, if no multipathd runs at the moment it would be told: nobody else would ever
+ * stop it. True if it was told. */
+bool mp_queueing_end(const struct mp_host *host, int fd, const char *uuid);
 
 /* I/O fails when no path is usable, and what waits fails now. Through multipathd too if it runs, which
  * would turn it on again. `device` is "dm-N". */

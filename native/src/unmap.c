@@ -349,8 +349,13 @@ static int members_are_gone(const struct mp_host *host, int fd, const char *uuid
     return result;
 }
 
-int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
-                         struct manypath_error *err)
+/* ---- without a flush ---- */
+
+/* Waits until the map can be judged. 1: it may be removed; 0: it stays, or is gone; or an error. */
+typedef int judge(struct unmap *unmap);
+
+static int remove_unflushed(struct mp_host *host, const char *uuid, judge *may_go,
+                            const char *outcome, uint64_t deadline_ns, struct manypath_error *err)
 {
     static const struct mp_unmap_options options = {.flush = false};
     struct mp_unmap_result ignored = {0};
@@ -360,54 +365,61 @@ int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadli
                           .deadline_ns = deadline_ns,
                           .result = &ignored,
                           .err = err,
-                          .outcome = "multipathd made it again, and its disks are gone"};
-    uint64_t empty_until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_EMPTY_LIMIT);
-    bool gone = false;
+                          .outcome = outcome};
     int result = begin(&unmap);
 
-    if (result < 0)
-        return result;
-    do /* its creator, between CREATE and RESUME, either finishes or finds the disks gone */
-        result = mp_dm_info(unmap.fd, uuid, &unmap.info);
-    while (result == 0 && !unmap.info.active_table && mp_map_wait(empty_until_ns));
-    if (result == 0 && unmap.info.active_table)
-        result = members_are_gone(host, unmap.fd, uuid, &gone);
-    if (result < 0 && result != -ENXIO) {
-        result = look_failed(&unmap, result);
-    } else if (result == 0 && gone) {
-        mp_dm_message(unmap.fd, uuid, "fail_if_no_path"); /* udev's probing must not hang in it */
+    if (result == 0)
+        result = may_go(&unmap);
+    if (result == 1)
         result = remove_map(&unmap);
-    } else {
-        result = 0;
-    }
     free(unmap.parts);
     return result;
+}
+
+/* Its creator, between CREATE and RESUME, either finishes or finds the disks gone. */
+static int is_orphan(struct unmap *unmap)
+{
+    uint64_t until_ns = mp_map_earlier(unmap->deadline_ns, mp_now_ns() + MP_MAP_EMPTY_LIMIT);
+    bool gone = false;
+    int result;
+
+    do
+        result = mp_dm_info(unmap->fd, unmap->uuid, &unmap->info);
+    while (result == 0 && !unmap->info.active_table && mp_map_wait(until_ns));
+    if (result == 0 && unmap->info.active_table)
+        result = members_are_gone(unmap->host, unmap->fd, unmap->uuid, &gone);
+    if (result < 0)
+        return result == -ENXIO ? 0 : look_failed(unmap, result);
+    if (gone) /* udev's probing must not hang in it */
+        mp_dm_message(unmap->fd, unmap->uuid, "fail_if_no_path");
+    return gone;
+}
+
+/* Looked at before multipathd is asked, which may do more than refuse; udev opens it for moments. */
+static int is_left_over(struct unmap *unmap)
+{
+    int result;
+
+    do
+        result = look(unmap);
+    while (result == 1 && !unused(unmap) && mp_map_wait(unmap->deadline_ns));
+    if (result == 1 && unmap->info.active_table && /* one of another type is none of ours */
+        mp_map_check_type(unmap->fd, unmap->uuid, unmap->err) < 0)
+        return MANYPATH_E_MAP;
+    return result == 1 && !unused(unmap) ? in_use(unmap) : result;
+}
+
+int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
+                         struct manypath_error *err)
+{
+    return remove_unflushed(host, uuid, is_orphan,
+                            "multipathd made it again, and its disks are gone", deadline_ns, err);
 }
 
 int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                    struct manypath_error *err)
 {
-    static const struct mp_unmap_options options = {.flush = false};
-    struct mp_unmap_result ignored = {0};
-    struct unmap unmap = {.host = host,
-                          .uuid = uuid,
-                          .options = &options,
-                          .deadline_ns = deadline_ns,
-                          .result = &ignored,
-                          .err = err};
-    int result = begin(&unmap);
-
-    /* looked at before multipathd is asked, which may do more than refuse; udev opens it for moments */
-    if (result == 0)
-        do
-            result = look(&unmap);
-        while (result == 1 && !unused(&unmap) && mp_map_wait(deadline_ns));
-    if (result == 1 && unmap.info.active_table) /* one of another type is not a left-over of ours */
-        result = mp_map_check_type(unmap.fd, uuid, err) < 0 ? MANYPATH_E_MAP : 1;
-    if (result == 1)
-        result = unused(&unmap) ? remove_map(&unmap) : in_use(&unmap);
-    free(unmap.parts);
-    return result;
+    return remove_unflushed(host, uuid, is_left_over, NOTHING_REMOVED, deadline_ns, err);
 }
 
 /* ---- disks ---- */

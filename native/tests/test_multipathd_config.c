@@ -6,30 +6,30 @@
 
 #include "test.h"
 
-static struct mp_blacklist_subject subject;
+static struct mp_config_subject subject;
 
 static void reset(void)
 {
-    subject = (struct mp_blacklist_subject){.wwid = "36001405aaaa",
-                                            .devnode = "sdb",
-                                            .vendor = "LIO-ORG",
-                                            .product = "block disk",
-                                            .protocol = "scsi:iscsi"};
+    subject = (struct mp_config_subject){.wwid = "36001405aaaa",
+                                         .devnode = "sdb",
+                                         .vendor = "LIO-ORG",
+                                         .product = "block disk",
+                                         .protocol = "scsi:iscsi"};
 }
 
 /* The rule that matches, "" if none does. */
 static const char *rule_of(const char *text)
 {
     static char rule[128];
-    struct mp_blacklist *blacklist = NULL;
-    int r = mp_blacklist_parse(text, &blacklist);
+    struct mp_multipathd_config *config = NULL;
+    int r = mp_multipathd_config_parse(text, &config);
 
     if (r < 0)
-        return blacklist != NULL ? "touched" : r == -E2BIG ? "E2BIG" : "another error";
+        return config != NULL ? "touched" : r == -E2BIG ? "E2BIG" : "another error";
     rule[0] = '\0';
-    if (!mp_blacklist_matches(blacklist, &subject, rule, sizeof rule))
+    if (!mp_multipathd_blacklists(config, &subject, rule, sizeof rule))
         CHECK_STR(rule, "");
-    mp_blacklist_free(blacklist);
+    mp_multipathd_config_free(config);
     return rule;
 }
 
@@ -139,6 +139,48 @@ TEST(limits)
     free(text);
 }
 
+static bool skips(const char *text)
+{
+    struct mp_multipathd_config *config = NULL;
+    int r = mp_multipathd_config_parse(text, &config);
+
+    CHECK_EQ(r, 0);
+    bool skip = r == 0 && mp_multipathd_skips_kpartx(config, &subject);
+
+    mp_multipathd_config_free(config);
+    return skip;
+}
+
+#define SKIP(word) "\tskip_kpartx \"" word "\"\n"
+#define OF_DEVICE(vendor, word)                                                                    \
+    "devices {\n\tdevice {\n\t\tvendor \"" vendor "\"\n\t" SKIP(word) "\t}\n}\n"
+
+TEST(kpartx)
+{
+    reset();
+    CHECK(!skips(""));
+    CHECK(skips("defaults {\n" SKIP("yes") "}\n"));
+    CHECK(!skips("defaults {\n" SKIP("no") "}\n"));
+    CHECK(!skips(LIST(SKIP("yes"))));
+    CHECK(!skips("devices {\n" SKIP("yes") "}\n"));
+    CHECK(skips(OF_DEVICE("^LIO", "yes")));
+    CHECK(!skips(OF_DEVICE("ACME", "yes")));
+    /* the last device that matches */
+    CHECK(!skips(OF_DEVICE("LIO", "yes") OF_DEVICE("ORG", "no") OF_DEVICE("ACME", "yes")));
+    /* a device of a list tells nothing, and one that tells nothing is no rule */
+    CHECK(!skips(LIST("\tdevice {\n\t\tvendor \"LIO\"\n\t" SKIP("yes") "\t}\n")));
+    CHECK_STR(rule_of(OF_DEVICE("LIO", "yes")), "");
+    /* from the weakest to the strongest, in whatever order they are told */
+    CHECK(!skips(OF_DEVICE("LIO", "no") "defaults {\n" SKIP("yes") "}\n"));
+    CHECK(skips("overrides {\n" SKIP("yes") "}\n" OF_DEVICE("LIO", "no")));
+    CHECK(!skips("overrides {\n\tprotocol {\n\t" SKIP("yes") "\t}\n}\n"));
+    CHECK(!skips("multipaths {\n\tmultipath {\n\t\twwid \"36001405aaaa\"\n\t" SKIP(
+        "no") "\t}\n}\noverrides {\n" SKIP("yes") "}\n"));
+    /* the whole name, and no expression */
+    CHECK(!skips("multipaths {\n\tmultipath {\n\t\twwid \"36001405\"\n\t" SKIP(
+        "yes") "\t}\n\tmultipath {\n\t" SKIP("yes") "\t}\n}\n"));
+}
+
 /* What both daemons of the lab answered to the same configuration. */
 TEST(real)
 {
@@ -156,6 +198,7 @@ TEST(real)
         fclose(file);
         reset();
         CHECK_STR(rule_of(text), "");
+        CHECK(!skips(text));
         subject.wwid = "36001405dead";
         CHECK_STR(rule_of(text), ""); /* excepted */
         subject.protocol = "scsi:fcp";
@@ -182,6 +225,7 @@ int main(void)
     RUN(exceptions);
     RUN(text);
     RUN(limits);
+    RUN(kpartx);
     RUN(real);
     return test_end();
 }

@@ -94,6 +94,7 @@ class Map:
     current: int = 1  # the group in use
     deferred: bool = False
     below: Map | None = None  # a partition map's
+    udev_flags: int = 0  # of the cookie that it was resumed with last
 
     @property
     def device(self) -> str:
@@ -243,6 +244,7 @@ class FakeDm:
         elif number == SUSPEND:
             found.suspended = bool(call.flags & F_SUSPEND)
             if not found.suspended:
+                found.udev_flags = call.event_nr >> 16
                 self._swap(found)
         elif number == LOAD:
             _, sectors, _, _, kind = SPEC.unpack_from(call.payload)

@@ -587,12 +587,13 @@ def test_foreign_member_that_is_another_disk(host: FakeHost) -> None:
 def test_member_that_is_gone(host: FakeHost) -> None:
     volume = host.export()
     disk = foreign_disk(host, volume)
-    host.dm.make(volume.uuid, [disk.dev], SECTORS)
+    item = host.dm.make(volume.uuid, [disk.dev], SECTORS)
     with host.lock:
         host._vanish(disk)
-    error = host.handle.attach(host.targets(2)).failure()
-    assert error.code == "IDENTITY"
-    assert len(host.sessions) == 1
+    made = host.handle.attach(host.targets(2)).finish()
+    assert made.device == item.device
+    assert len(item.members) == 2
+    assert disk.dev not in item.members
 
 
 def test_wwids_cannot_be_written(host: FakeHost) -> None:

@@ -127,6 +127,28 @@ def test_members_that_do_not_answer_stay(host: FakeHost) -> None:
     assert [path.state for path in made.paths].count("ACTIVE") == 2
 
 
+@pytest.mark.parametrize("gone", [["1"], ["1", "2"]])
+def test_members_whose_disk_is_gone_leave(host: FakeHost, gone: list[str]) -> None:
+    """Deleted by somebody: a table with them does not load. What is there again joins."""
+    attached(host, 2)
+    with host.lock:
+        for disk in list(host.disks.values()):
+            if disk.session.address.rsplit(".", 1)[1] in gone:
+                host._vanish(disk)
+    made = host.handle.attach(host.targets(3)).finish()
+    assert [path.state for path in made.paths] == ["ACTIVE"] * 3
+    assert groups(host, only_map(host)) == [["1", "2", "3"]]
+
+
+@pytest.mark.parametrize(("word", "flags"), [("yes", 0x260), ("no", 0x60)])
+def test_partitions_that_multipathd_does_not_want(host: FakeHost, word: str, flags: int) -> None:
+    """udev, which maps them, is told with the map."""
+    with FakeMultipathd(host) as daemon:
+        daemon.config = f'defaults {{\n\tskip_kpartx "{word}"\n}}\n'
+        _, item = attached(host, 2)
+    assert item.udev_flags == flags
+
+
 # --- sizes ----------------------------------------------------------------------------------------
 
 
@@ -333,6 +355,19 @@ def test_multipathd_takes_no_path_in_time(host: FakeHost) -> None:
             error = host.handle.attach(host.targets(2), timeout=2.0).failure()
     assert (error.code, error.phase) == ("MAP", "map")
     assert "did not take 1 of our paths" in error.message
+
+
+def test_a_path_that_somebody_takes_before_it_joins(host: FakeHost) -> None:
+    """The others are in use as well: by the map."""
+    attached(host, 2)
+
+    def take() -> None:
+        host.disks["sdc"].claimed = True
+
+    host.call("dm.load", take)
+    error = host.handle.attach(host.targets(3)).failure()
+    assert (error.code, error.phase) == ("IN_USE", "map")
+    assert "path sdc is in use: " in error.message
 
 
 # --- the blacklist --------------------------------------------------------------------------------

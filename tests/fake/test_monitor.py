@@ -136,6 +136,15 @@ def test_a_path_that_fails_at_once_again(host: FakeHost) -> None:
     assert time.monotonic() - begin > 0.9
 
 
+def test_the_kernel_does_not_tell_for_a_while(host: FakeHost) -> None:
+    item = attached(host)
+    host.fail("dm.status", errno.ENOMEM, times=2)
+    host.dm.fail(item, host.disks["sda"].dev)
+    assert until(lambda: not item.failed)
+    assert len([text for text in host.handle.log if "map dm-0 cannot be looked at" in text]) == 1
+    rests(host)
+
+
 # --- not taken back -------------------------------------------------------------------------------
 
 
@@ -205,23 +214,57 @@ def test_removed_while_a_path_is_failed(host: FakeHost) -> None:
 # --- multipathd -----------------------------------------------------------------------------------
 
 
+def queue(host: FakeHost, item: Map) -> None:
+    """As a multipathd with no_path_retry has it."""
+    with host.lock:
+        host.dm.queue(item, True)
+
+
 def test_multipathd_does_it_while_it_runs(host: FakeHost) -> None:
     """Started after the attach; killed later, with a map that queues."""
     item = attached(host)
     disk = host.disks["sda"]
     with FakeMultipathd(host) as daemon:
-        assert item.active is not None
-        with host.lock:
-            item.active.params = item.active.params.replace("0 1 alua", "1 queue_if_no_path 1 alua")
+        queue(host, item)
         host.dm.fail(item, disk.dev)
         stays_failed(host, item, disk)
         assert not host.passed("ready")
         assert not host.dm.messages
         assert not daemon.commands
     assert until(lambda: not item.failed)
-    assert host.dm.messages == ["fail_if_no_path", "reinstate_path 8:0"]
-    assert item.active.features == []
+    assert host.dm.messages == ["reinstate_path 8:0"]
+    assert until(lambda: not host.dm.queues(item), 12.0)
+    assert host.dm.messages == ["reinstate_path 8:0", "fail_if_no_path"]
     assert until(lambda: any("dm-0 queued I/O without end" in text for text in host.handle.log))
+    rests(host)
+
+
+def test_multipathd_restarts_while_no_path_is_left(host: FakeHost) -> None:
+    """Its map goes on queueing: for more than one look, and then again from the beginning."""
+    item = attached(host)
+    host.fail("ready", errno.EIO, times=None)
+    queue(host, item)
+    host.dm.fail(item, *item.members)
+    time.sleep(3.5)
+    assert len(host.passed("ready")) >= 2 * len(item.members)
+    with FakeMultipathd(host):
+        time.sleep(4.5)
+        before = looks(host)
+    assert until(lambda: looks(host) > before + 2, 12.0)
+    assert host.dm.messages == []
+
+
+def test_multipathd_comes_during_a_look(host: FakeHost) -> None:
+    """Then it is the one to change its map."""
+    item = attached(host)
+    disk = host.disks["sda"]
+    daemon = FakeMultipathd(host)
+    host.call("ready", daemon.__enter__)
+    host.dm.fail(item, disk.dev)
+    assert until(lambda: host.passed("ready"))
+    stays_failed(host, item, disk)
+    assert host.passed("ready") == ["sda"]
+    daemon.stop()
 
 
 # --- groups ---------------------------------------------------------------------------------------
@@ -247,13 +290,35 @@ def test_the_group_in_use_is_as_good_as_any(host: FakeHost) -> None:
     """The array made the other side the better one meanwhile."""
     host.alua = {1: 0x00, 2: 0x01}
     item = attached(host)
+    (best,) = (disk for disk in host.disks.values() if host.port_group(disk) == 1)
     host.fail("ready", errno.EIO, times=1)
-    host.dm.fail(item, host.disks["sda"].dev)
+    host.dm.fail(item, best.dev)
     host.alua = {1: 0x01, 2: 0x00}
     assert until(lambda: not item.failed)
     rests(host)
     assert item.current == 2
-    assert host.dm.messages[0] == "reinstate_path 8:0"
+    assert host.dm.messages == [f"reinstate_path {best.dev[0]}:{best.dev[1]}"]
+
+
+def test_the_groups_change_while_the_target_is_asked(host: FakeHost) -> None:
+    """By a multipathd that came and went: the numbers are other groups' now."""
+    host.alua = {1: 0x00, 2: 0x01}
+    item = attached(host)
+    (best,) = (disk for disk in host.disks.values() if host.port_group(disk) == 1)
+
+    def turn_round() -> None:
+        with host.lock:
+            assert item.active is not None
+            first, second = item.active.groups
+            groups = "".join(f" service-time 0 1 1 {a}:{b} 1" for ((a, b),) in (second, first))
+            item.active.params = f"0 1 alua 2 1{groups}"
+            item.current = 1
+
+    host.call("port_groups", turn_round)
+    host.dm.fail(item, best.dev)
+    assert until(lambda: "switch_group 2" in host.dm.messages)
+    assert item.active is not None
+    assert item.active.groups[1] == [best.dev]
     assert "switch_group 1" not in host.dm.messages
 
 

@@ -15,7 +15,7 @@ import manypath
 from lab import Export, Iscsid, Lab, Volume, dm, wait_until
 from lab.blockdev import pattern, read_direct, write_direct
 from lab.network import How
-from steps import MIB, attach, detach, disks, mark
+from steps import MIB, assert_right_map, attach, detach, disks, mark
 
 RECOVERY = 1  # seconds a session may be away before its I/O fails; 5 s would only cost time here
 SOON = 8.0  # seconds: the monitor looks again after 1, 2, 4 and 5 s
@@ -148,6 +148,19 @@ def test_a_path_that_is_another_volume_now_stays_failed(lab: Lab, iscsid: Iscsid
     assert dm.failed(volume.wwid) == {disk}
     export.swap(1, volume, target=1)
     wait_until(lambda: not dm.failed(volume.wwid), "the path is taken back", SOON)
+    detach(lab, export.properties)
+
+
+def test_a_member_that_was_deleted_is_replaced(lab: Lab, iscsid: Iscsid) -> None:
+    """The map keeps a disk that is gone, and no table with it loads."""
+    volume, export = offer(lab)
+    attachment = attach(export.properties)
+    lost = attachment.paths[0].device
+    assert lost is not None
+    Path(f"/sys/block/{lost}/device/delete").write_text("1")
+    again = attach(export.properties)
+    assert again.path == attachment.path
+    assert_right_map(lab, volume, Path(again.path).name, disks(again))
     detach(lab, export.properties)
 
 

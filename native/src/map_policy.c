@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "map_blacklist.h"
+#include "map_policy.h"
 
 #include "dm.h"
 #include "error.h"
@@ -15,7 +15,7 @@
 /* A daemon that is busy for longer does not hold an attach up. */
 #define ANSWER_LIMIT (UINT64_C(1000) * 1000000)
 
-int mp_map_read_blacklist(const struct mp_host *host, struct mp_blacklist **ret_blacklist)
+int mp_map_read_config(const struct mp_host *host, struct mp_multipathd_config **ret_config)
 {
     char *reply = NULL;
 
@@ -27,7 +27,7 @@ int mp_map_read_blacklist(const struct mp_host *host, struct mp_blacklist **ret_
     if (result < 0)
         return result;
     if (strchr(reply, '{') != NULL) { /* a configuration, and no verdict */
-        result = mp_blacklist_parse(reply, ret_blacklist);
+        result = mp_multipathd_config_parse(reply, ret_config);
     } else {
         result = mp_multipathd_reply_errno(reply);
         result = result < 0 ? result : -EPROTO;
@@ -36,23 +36,33 @@ int mp_map_read_blacklist(const struct mp_host *host, struct mp_blacklist **ret_
     return result;
 }
 
-static bool is_blacklisted(const struct mp_host *host, const struct mp_blacklist *blacklist,
-                           const char *wwid, const char *name, char *rule, size_t size)
-{
-    char vendor[32] = "", product[32] = "";
+struct names {
+    char vendor[32], product[32];
+};
 
-    mp_sysfs_disk_attribute(host->sysfs_root, name, "vendor", vendor, sizeof vendor);
-    mp_sysfs_disk_attribute(host->sysfs_root, name, "model", product, sizeof product);
-    return mp_blacklist_matches(blacklist,
-                                &(struct mp_blacklist_subject){.wwid = wwid,
-                                                               .devnode = name,
-                                                               .vendor = vendor,
-                                                               .product = product,
-                                                               .protocol = "scsi:iscsi"},
-                                rule, size);
+static struct mp_config_subject subject_of(const struct mp_host *host, const char *wwid,
+                                           const char *name, struct names *names)
+{
+    *names = (struct names){.vendor = ""};
+    mp_sysfs_disk_attribute(host->sysfs_root, name, "vendor", names->vendor, sizeof names->vendor);
+    mp_sysfs_disk_attribute(host->sysfs_root, name, "model", names->product, sizeof names->product);
+    return (struct mp_config_subject){.wwid = wwid,
+                                      .devnode = name,
+                                      .vendor = names->vendor,
+                                      .product = names->product,
+                                      .protocol = "scsi:iscsi"};
 }
 
-int mp_map_check_blacklist(struct mp_host *host, const struct mp_blacklist *blacklist,
+bool mp_map_skips_kpartx(const struct mp_host *host, const struct mp_multipathd_config *config,
+                         const char *wwid, const struct mp_map_path *path)
+{
+    struct names names;
+    struct mp_config_subject subject = subject_of(host, wwid, path->name, &names);
+
+    return mp_multipathd_skips_kpartx(config, &subject);
+}
+
+int mp_map_check_blacklist(struct mp_host *host, const struct mp_multipathd_config *config,
                            const char *wwid, const struct mp_map_path *paths, size_t count,
                            struct manypath_error *err)
 {
@@ -60,9 +70,13 @@ int mp_map_check_blacklist(struct mp_host *host, const struct mp_blacklist *blac
     char rule[160] = "";
     struct mp_dm_info info;
 
-    for (size_t i = 0; i < count; i++)
-        if (!is_blacklisted(host, blacklist, wwid, paths[i].name, rule, sizeof rule))
+    for (size_t i = 0; i < count; i++) {
+        struct names names;
+        struct mp_config_subject subject = subject_of(host, wwid, paths[i].name, &names);
+
+        if (!mp_multipathd_blacklists(config, &subject, rule, sizeof rule))
             return 0;
+    }
     snprintf(uuid, sizeof uuid, "mpath-%s", wwid);
     int fd = mp_host_dm(host);
 
