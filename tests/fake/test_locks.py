@@ -237,7 +237,7 @@ def keep_from_coming_up(host: FakeHost, text: str = "FAILED") -> None:
 
 
 def test_late_path_whose_portal_goes_again_holds_no_lock(host: FakeHost) -> None:
-    """It had come back, and goes while the LUN is scanned: waiting anew is waiting without a lock."""
+    """It had come back, and goes while the LUN is scanned: it waits anew, without a lock."""
     volume = host.export()
     (other,) = host.targets(1)
     (late,) = host.listen()
