@@ -264,7 +264,9 @@ void mp_lockfile_drop(const char *directory, const char *name, int fd)
 {
     char path[PATH_MAX];
 
-    /* Alone with it? Who opened it before it goes finds out when it has the lock, and opens again. */
+    /* Alone with it? Who opened it before it goes finds out when it has the lock, and opens again. Asked
+     * without our own lock: of two who share it and let go at once, each would keep the other from it. */
+    mp_lockfile_unlock(fd);
     if (set_lock(fd, F_WRLCK) == 0 && is_current(directory, name, fd)) {
         snprintf(path, sizeof path, "%s/%s", directory, name);
         unlink(path);
