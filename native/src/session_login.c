@@ -332,6 +332,12 @@ static void login_again(struct mp_session_entry *entry)
         cool(entry);
 }
 
+/* iscsid gives a login this long; then it answers, or forgot to (open-iscsi issue 484). */
+static bool answer_is_due(const struct mp_session_entry *entry, uint64_t sent_ns)
+{
+    return mp_now_ns() - sent_ns > entry->terms.timeout_s * 1000 * MP_MS + MP_SETTLE_LIMIT;
+}
+
 static void login_late(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
@@ -344,6 +350,14 @@ static void login_late(struct mp_session_entry *entry)
         mp_client_forget(handle->client, entry->exchange);
         entry->exchange = NULL;
         came_up(entry, &session);
+        return;
+    }
+    if (sent_ns != 0 && result == -EAGAIN && answer_is_due(entry, sent_ns)) {
+        entry->login_begin_ns = sent_ns;
+        mp_client_forget(handle->client, entry->exchange);
+        entry->exchange = NULL;
+        entry->settle_until_ns = 0;
+        settle(entry);
         return;
     }
     mp_engine_arm(handle, &entry->timer, mp_now_ns() + MP_ANSWER_CHECK);

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fake.host import IQN, NET, FakeHost, at_most, until
-from fake.iscsid import LOGIN, LOGOUT, Answer, Default, Session
+from fake.iscsid import LOGIN, LOGOUT, Answer, Default, Mute, Session
 from fake.library import Handle, Target
 
 HOLDER = """
@@ -285,6 +285,17 @@ def test_a_session_that_never_comes_up_is_undone(host: FakeHost) -> None:
     assert len(host.sessions) == 1
     assert until(lambda: not host.sessions, 8.0)
     assert until(lambda: list(locks(host).iterdir()) == [])
+
+
+def test_a_login_without_an_answer_is_not_locked_for_ever(host: FakeHost) -> None:
+    """iscsid 2.1.10 gives none, and this session loses its connection before it is logged in."""
+    host.export()
+    keep_from_coming_up(host)
+    host.iscsid.handlers[LOGIN] = lambda _: Mute()
+    error = host.handle.attach(host.targets(1), timeout=1.0).failure()
+    assert error.code == "TIMEOUT"
+    assert until(lambda: not host.sessions, 15.0)
+    assert until(lambda: not list(locks(host).iterdir()))
 
 
 def test_disks_that_cannot_be_read_keep_the_session_and_are_told(host: FakeHost) -> None:
@@ -567,6 +578,22 @@ def test_undo_leaves_a_disk_that_another_process_uses(host: FakeHost) -> None:
     assert len(host.dm.maps[volume.uuid].members) == 1
     assert "sda" not in host.passed("delete")
     assert f"{NET}.1.1" in [session.address for session in host.sessions.values()]
+
+
+def test_undo_locks_a_disk_whose_identity_was_not_read(host: FakeHost, hold: Hold) -> None:
+    """Another process may be about to map it."""
+    volume = host.export()
+    gate = host.block("inquiry")
+    attach = host.handle.attach(host.targets(1))
+    assert gate.reached()
+    holder = hold(f"wwid-{volume.wwid}")
+    attach.cancel()
+    assert not attach.wait(0.3)
+    assert not host.passed("delete")
+    holder.kill()
+    assert attach.failure().code == "CANCELLED"
+    assert host.clean
+    gate.release()
 
 
 def test_job_that_was_given_up_before_it_began(host: FakeHost) -> None:
