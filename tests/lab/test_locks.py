@@ -212,3 +212,20 @@ def test_stopped_at_a_logout_while_another_attaches(
     victim.ends()
     works(target, answer.result["device"], PATHS)
     target.finish("attach")
+
+
+def test_killed_in_a_logout_and_attached_at_once(
+    target: Interrupted, others: Victims, record_property: Callable[[str, object], None]
+) -> None:
+    """The locks are free and iscsid still logs out: what is attached then is not lost with it."""
+    kept = 0
+    for _ in range(3):
+        target.prepare("detach")
+        before = {session.sid for session in target.lab.snapshot().sessions}
+        victim = target.start("detach", fault=f"iscsid.request_sent:{PATHS}=kill")
+        assert victim.ends() == -9
+        attached = others.call("connect", target.properties, min_paths=PATHS, timeout=60.0)
+        kept += len(before & {session.sid for session in target.lab.snapshot().sessions})
+        works(target, attached["device"], PATHS)
+        target.finish("attach")
+    record_property("sessions kept", kept)
