@@ -575,25 +575,33 @@ def test_undo_leaves_a_disk_that_another_process_uses(host: FakeHost) -> None:
     host.open().attach(targets[:1]).finish()
     attach.cancel()
     assert attach.failure().code == "CANCELLED"
-    assert len(host.dm.maps[volume.uuid].members) == 1
-    assert "sda" not in host.passed("delete")
+    (member,) = host.dm.maps[volume.uuid].members
+    assert [disk.dev for disk in host.disks.values()] == [member]
     assert f"{NET}.1.1" in [session.address for session in host.sessions.values()]
 
 
-def test_undo_locks_a_disk_whose_identity_was_not_read(host: FakeHost, hold: Hold) -> None:
-    """Another process may be about to map it."""
+def test_undo_leaves_a_disk_that_came_late_to_another_process(host: FakeHost) -> None:
+    """When ours was undone it had no block device yet, so nobody could have it."""
     volume = host.export()
-    gate = host.block("inquiry")
-    attach = host.handle.attach(host.targets(1))
+    host.export(lun=2)
+    targets = host.targets(1)
+    host.device_delay = lambda _: None
+    handle = host.open(worker_threads=1)
+    attach = handle.attach(targets)
+    assert until(lambda: any(session.disks for session in host.sessions.values()))
+    gate = host.block("scan")
+    busy = handle.attach(host.targets(1, lun=2))  # its scan is before the deletion
     assert gate.reached()
-    holder = hold(f"wwid-{volume.wwid}")
     attach.cancel()
-    assert not attach.wait(0.3)
-    assert not host.passed("delete")
-    holder.kill()
-    assert attach.failure().code == "CANCELLED"
-    assert host.clean
+    (session,) = host.sessions.values()
+    host.appear(session.disks[1])
+    host.open().attach(targets).finish()
     gate.release()
+    busy.cancel()
+    assert attach.failure().code == "CANCELLED"
+    assert busy.failure().code == "CANCELLED"
+    assert len(host.dm.maps[volume.uuid].members) == len(session.disks) == 1
+    assert len(host.sessions) == 1
 
 
 def test_job_that_was_given_up_before_it_began(host: FakeHost) -> None:
