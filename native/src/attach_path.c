@@ -76,13 +76,22 @@ static void path_undo_session(struct mp_attach_path *path)
     mp_session_logout(path->session, &path->wait);
 }
 
-/* Another process may have found the disk that our scan brought, and use it by now. */
-static bool somebody_has(const struct mp_attach_job *job)
+/* Another process may have found the disk that our scan brought, and use it by now; its block device may
+ * have come only since we looked. */
+static bool somebody_has(struct mp_attach_job *job)
 {
     struct mp_holders holders;
 
-    return mp_holders_read(job->host, job->disk.name, job->wwid, &holders) == 0 &&
-           (holders.map[0] != '\0' || holders.other_map[0] != '\0' || holders.foreign[0] != '\0');
+    if (job->disk.name[0] == '\0')
+        mp_sysfs_find_disk(job->host->sysfs_root, job->disk.host, job->sid, job->disk.lun,
+                           &job->disk);
+    if (job->disk.name[0] == '\0')
+        return false;
+    int result = mp_holders_read(job->host, job->disk.name, job->wwid, &holders);
+
+    if (result < 0)
+        return result != -ENOENT; /* nobody can tell: leave it alone */
+    return holders.map[0] != '\0' || holders.other_map[0] != '\0' || holders.foreign[0] != '\0';
 }
 
 static void delete_run(struct mp_job *base)
@@ -139,6 +148,7 @@ static void path_undo_disk(struct mp_attach_path *path)
             job->deadline_ns = mp_now_ns() + ORPHAN_PATIENCE;
             job->locked = attach->wwid_lock.state == MP_LOCK_HELD;
             job->unmade = attach->unmade;
+            job->sid = path->sid;
         }
         if (job != NULL && mp_attach_job_start(job, &path->job))
             return;

@@ -142,6 +142,7 @@ struct mp_attach_job {
     int result;
     struct manypath_error error;
     struct mp_disk disk;
+    int32_t sid; /* delete: of the disk's session */
     struct mp_identity identity;
     int fd; /* the open disk, closed with the job unless it is taken; -1 */
     /* identity: */

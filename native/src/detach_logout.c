@@ -3,6 +3,7 @@
 #include "detach_state.h"
 
 #include "fault.h"
+#include "text.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -86,7 +87,10 @@ void mp_detach_logout(struct mp_detach *detach)
         MP_FAULT("detach.logout");
         session->wait.done = logout_done;
         session->wait.gives_up = detach->force ? gives_up : NULL;
-        session->wait.until_ns = detach->operation.deadline_ns - MP_DETACH_ANSWER_RESERVE;
+        /* a job that is stuck keeps our WWIDs locked, and who has those waits for no session */
+        session->wait.until_ns = detach->jobs > 0
+                                     ? mp_now_ns()
+                                     : detach->operation.deadline_ns - MP_DETACH_ANSWER_RESERVE;
         mp_session_logout(session->entry, &session->wait);
     }
     if (--detach->outstanding == 0)

@@ -31,13 +31,15 @@ void mp_lock_name_wwid(struct mp_lock *lock, const char *wwid)
 static void no_lock(const struct mp_lock *lock, int result, struct manypath_error *ret_error)
 {
     const char *directory = lock->host->runtime_dir;
-    const char *reason = result == -EPERM || result == -ELOOP || result == -ENOTDIR
-                             ? "it must be a directory that only this user can write to"
-                             : "it must be there and writable";
+    const char *remedy = "it must be there and writable, or be left for manypath to make";
 
+    if (result == -EPERM || result == -ELOOP || result == -ENOTDIR)
+        remedy = "it must be a directory that only this user can write to, or be left for manypath "
+                 "to make";
+    else if (result == -EMFILE || result == -ENFILE || result == -ENOMEM)
+        remedy = "too many files are open, or there is no memory; try again";
     mp_error(ret_error, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, result,
-             "cannot lock %s in %s: errno %d; %s, or be left for manypath to make", lock->name,
-             directory, -result, reason);
+             "cannot lock %s in %s: errno %d; %s", lock->name, directory, -result, remedy);
 }
 
 static void idle(struct mp_lock *lock)

@@ -7,9 +7,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -53,6 +56,89 @@ void mp_lockfile_name(const char *kind, const char *what, char name[MP_LOCKFILE_
         snprintf(name + used, MP_LOCKFILE_NAME_SIZE - used, "-%016" PRIx64, hash(what));
 }
 
+/* ---- forks of the host program ---- */
+
+/* A lock belongs to the open file, which a forked child has as well: while that lives, a lock of ours
+ * would outlive us. So the child closes what is listed here. The mutex is held from open to listed and
+ * from close to unlisted; a fork waits for it, so the child finds the list whole. */
+struct open_file {
+    LIST_ENTRY(open_file) link;
+    int fd;
+};
+
+static LIST_HEAD(, open_file) open_files = LIST_HEAD_INITIALIZER(open_files);
+static pthread_mutex_t open_files_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t fork_handlers = PTHREAD_ONCE_INIT;
+static int fork_handlers_result;
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&open_files_lock);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&open_files_lock);
+}
+
+/* Only what is allowed in a signal handler: the other threads are gone, perhaps in the middle of
+ * malloc(). So the list's memory stays. An unlock here would unlock the parent's. */
+static void in_child(void)
+{
+    const struct open_file *file;
+
+    LIST_FOREACH(file, &open_files, link)
+    close(file->fd);
+    LIST_INIT(&open_files);
+    pthread_mutex_unlock(&open_files_lock);
+}
+
+static void add_fork_handlers(void)
+{
+    fork_handlers_result = -pthread_atfork(before_fork, after_fork, in_child);
+}
+
+/* openat() and close() of lock files. */
+static int open_listed(int dir, const char *name)
+{
+    struct open_file *file = malloc(sizeof *file);
+    int result;
+
+    pthread_once(&fork_handlers, add_fork_handlers);
+    if (file == NULL || fork_handlers_result < 0) {
+        free(file);
+        return -ENOMEM;
+    }
+    pthread_mutex_lock(&open_files_lock);
+    file->fd = openat(dir, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    result = file->fd < 0 ? -errno : file->fd;
+    if (result >= 0)
+        LIST_INSERT_HEAD(&open_files, file, link);
+    pthread_mutex_unlock(&open_files_lock);
+    if (result < 0)
+        free(file);
+    return result;
+}
+
+void mp_lockfile_close(int fd)
+{
+    struct open_file *file;
+
+    if (fd < 0)
+        return;
+    pthread_mutex_lock(&open_files_lock);
+    LIST_FOREACH(file, &open_files, link)
+    if (file->fd == fd)
+        break;
+    if (file != NULL)
+        LIST_REMOVE(file, link);
+    close(fd);
+    pthread_mutex_unlock(&open_files_lock);
+    free(file);
+}
+
+/* ---- files ---- */
+
 /* A directory that others can write to is no place for a lock: they could take our files away. */
 static int check_directory(int fd)
 {
@@ -91,15 +177,14 @@ static int open_file(const char *directory, const char *name)
 
     if (dir < 0)
         return dir;
-    int fd = openat(dir, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-    int result = fd < 0 ? -errno : 0;
+    int fd = open_listed(dir, name);
 
     close(dir);
-    if (result == 0 && (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))) {
-        close(fd);
+    if (fd >= 0 && (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))) {
+        mp_lockfile_close(fd);
         return -EPERM;
     }
-    return result < 0 ? result : fd;
+    return fd;
 }
 
 static int set_lock(int fd, short type)
@@ -153,8 +238,11 @@ int mp_lockfile_take(const char *directory, const char *name, bool exclusive, in
         }
         if (result == -EAGAIN)
             return result;
-        if (*fd >= 0)
-            close(*fd);
+        if (*fd >=
+            0) { /* others may wait for it: a close alone unlocks nothing if a child has it too */
+            mp_lockfile_unlock(*fd);
+            mp_lockfile_close(*fd);
+        }
         *fd = -1;
         if (result < 0)
             return result;
@@ -176,19 +264,15 @@ void mp_lockfile_drop(const char *directory, const char *name, int fd)
 {
     char path[PATH_MAX];
 
-    /* Alone with it? Who opened it before it goes finds out when it has the lock, and opens again. */
+    /* Alone with it? Who opened it before it goes finds out when it has the lock, and opens again. Asked
+     * without our own lock: of two who share it and let go at once, each would keep the other from it. */
+    mp_lockfile_unlock(fd);
     if (set_lock(fd, F_WRLCK) == 0 && is_current(directory, name, fd)) {
         snprintf(path, sizeof path, "%s/%s", directory, name);
         unlink(path);
     }
     mp_lockfile_unlock(fd);
-    close(fd);
-}
-
-void mp_lockfile_close(int fd)
-{
-    if (fd >= 0)
-        close(fd);
+    mp_lockfile_close(fd);
 }
 
 pid_t mp_lockfile_owner(int fd)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Lock files that other processes honour: one file per key in a directory of ours, with an open file
- * description lock (fcntl(2)) on it. The kernel lets go of it when the process dies. Two descriptors
- * conflict within one process too. Never blocks. What the file holds is only a hint: the process that
- * took it last.
+ * description lock (fcntl(2)) on it. The kernel lets go of it when the process dies, since a child that
+ * fork(3) makes closes these files. Two descriptors conflict within one process too. Never blocks. What
+ * the file holds is only a hint: the process that took it last.
  */
 #ifndef MP_LOCKFILE_H
 #define MP_LOCKFILE_H
@@ -33,8 +33,7 @@ void mp_lockfile_share(int fd);
 /* Lets go, but keeps the descriptor for another try. */
 void mp_lockfile_unlock(int fd);
 
-/* Lets go, removes the file unless somebody else has it locked, and closes. A child that was forked
- * meanwhile has the descriptor, but no lock. */
+/* Lets go, removes the file unless somebody else has it locked, and closes. */
 void mp_lockfile_drop(const char *directory, const char *name, int fd);
 
 /* Closes a file that could not be locked. */

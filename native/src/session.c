@@ -114,7 +114,7 @@ void mp_entry_begin_work(struct mp_session_entry *entry, struct mp_session_wait 
 
 void mp_entry_rest(struct mp_session_entry *entry)
 {
-    if (entry->users == 0 && entry->state == MP_ENTRY_UP)
+    if (entry->users == 0 && (entry->state == MP_ENTRY_UP || entry->state == MP_ENTRY_COOLING))
         mp_lock_release(&entry->lock);
 }
 
@@ -174,25 +174,52 @@ static void entry_timer(struct mp_timer *timer)
         mp_entry_logout_timer(entry);
 }
 
-void mp_entry_settle(struct mp_session_entry *entry)
+/* What our login made for nothing, or a detach left to us, is logged out. What is logged in again by now,
+ * by somebody else, is not what we made. */
+static bool owes_logout(const struct mp_session_entry *entry)
 {
-    bool unsent = entry->state == MP_ENTRY_LOGIN && mp_exchange_sent_ns(entry->exchange) == 0;
-
-    if (entry->holders > 0 || entry->busy > 0 || entry->dead)
-        return;
-    bool left = entry->left && (entry->state == MP_ENTRY_UP || entry->state == MP_ENTRY_IDLE);
     struct mp_session session;
 
-    entry->left = false;
-    if ((entry->state == MP_ENTRY_UP && entry->ours) ||
-        (left && mp_entry_find_idle(entry, &session))) {
+    if (entry->state == MP_ENTRY_UP && entry->ours)
+        return true;
+    if (!entry->left && (!entry->ours || entry->sid < 0))
+        return false;
+    int idle = mp_entry_find_idle(entry, &session);
+
+    return idle < 0 || (idle > 0 && (entry->left || session.sid == entry->sid));
+}
+
+/* Nothing goes on that ends in an answer, which would have to be seen to then. */
+static bool at_rest(const struct mp_session_entry *entry)
+{
+    switch (entry->state) {
+    case MP_ENTRY_IDLE:
+    case MP_ENTRY_LOCKING:
+    case MP_ENTRY_COOLING:
+    case MP_ENTRY_UP:
+        return true;
+    case MP_ENTRY_LOGIN:
+        return mp_exchange_sent_ns(entry->exchange) == 0;
+    case MP_ENTRY_SETTLE:
+        return !entry->ours || mp_now_ns() >= entry->settle_until_ns;
+    case MP_ENTRY_PARTING:
+    case MP_ENTRY_LOGOUT:
+    case MP_ENTRY_LEAVING:
+        return false;
+    }
+    return false;
+}
+
+void mp_entry_settle(struct mp_session_entry *entry)
+{
+    if (entry->holders > 0 || entry->busy > 0 || entry->dead)
+        return;
+    if (at_rest(entry) && owes_logout(entry)) {
         mp_log(&entry->sessions->handle->log, MANYPATH_LOG_INFO,
                "session %d to %s through portal %s port %u is not needed and is logged out",
                entry->sid, entry->iqn, entry->address, entry->portal.port);
         mp_entry_begin_logout(entry);
-    } else if (entry->state == MP_ENTRY_IDLE || entry->state == MP_ENTRY_LOCKING ||
-               entry->state == MP_ENTRY_UP || entry->state == MP_ENTRY_COOLING || unsent ||
-               (entry->state == MP_ENTRY_SETTLE && !entry->ours)) {
+    } else if (at_rest(entry)) {
         end_entry(entry);
     } else if (entry->state == MP_ENTRY_LOGIN) {
         mp_exchange_want(entry->exchange, false);

@@ -55,7 +55,8 @@ void mp_session_leave(struct mp_session_entry *entry);
 /* Wants the session up, on wait->terms if it has to log in. */
 void mp_session_login(struct mp_session_entry *entry, struct mp_session_wait *wait);
 /* Wants the session gone, unless somebody else holds the entry or there are disks on it: then it stays,
- * which is no error. E_IN_USE: it stays because another process works with it. */
+ * which is no error. E_IN_USE: it stays because another process works with it, or because its disks
+ * cannot be read (then sys_errno says why, else it is EAGAIN). */
 void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *wait);
 /* The host has several sessions to this node: the next logout is about each that has no disks. */
 void mp_session_several(struct mp_session_entry *entry);

@@ -107,22 +107,43 @@ static void settle_later(struct mp_session_entry *entry)
     bool hurry = first_in_a_hurry(entry) != NULL;
     uint64_t poll_ns = hurry ? MP_SETTLE_POLL : SETTLE_POLL_PATIENT;
 
-    if (!hurry && !entry->ours)
+    if (!hurry && (!entry->ours || !entry->lock.exclusive))
         mp_lock_release(&entry->lock);
     entry->state = MP_ENTRY_SETTLE;
     mp_engine_arm(entry->sessions->handle, &entry->timer, mp_now_ns() + poll_ns);
+}
+
+/* iscsid goes on with it, perhaps for ever: other processes may use the session, or log it out. */
+static void stop_insisting(struct mp_session_entry *entry, int32_t sid)
+{
+    mp_log(
+        &entry->sessions->handle->log, MANYPATH_LOG_WARNING,
+        "session %d to %s through portal %s port %u is there, but iscsid has not logged it in yet; "
+        "its lock is let go of",
+        sid, entry->iqn, entry->address, entry->portal.port);
+    mp_lock_share(&entry->lock);
+    mp_entry_settle(entry);
 }
 
 static void settle(struct mp_session_entry *entry)
 {
     struct mp_session session;
     int result = look(entry, &session);
+    bool late = mp_now_ns() >= entry->settle_until_ns;
 
+    entry->state = MP_ENTRY_SETTLE;
+    if (result == -EAGAIN && entry->ours)
+        entry->sid = session.sid;
+    if (result == -EAGAIN && late && entry->lock.state == MP_LOCK_HELD && entry->lock.exclusive) {
+        stop_insisting(entry, session.sid);
+        if (entry->state != MP_ENTRY_SETTLE)
+            return;
+    }
     if (result == 0 && entry->lock.state != MP_LOCK_HELD)
         mp_entry_begin_login(entry, &entry->terms); /* looks again, with the lock */
     else if (result == 0)
         came_up(entry, &session);
-    else if (result == -EAGAIN || mp_now_ns() < entry->settle_until_ns)
+    else if (result == -EAGAIN || !late)
         settle_later(entry); /* iscsid recovers it; those who wait have deadlines */
     else if (!entry->ours && first_in_a_hurry(entry) != NULL)
         mp_entry_begin_login(entry, &entry->terms); /* that of a process that is gone failed */
@@ -215,6 +236,7 @@ static void cool(struct mp_session_entry *entry)
                         : longer > COOLING_LONGEST ? COOLING_LONGEST
                                                    : longer;
     entry->state = MP_ENTRY_COOLING;
+    mp_entry_rest(entry);
     mp_engine_arm(entry->sessions->handle, &entry->timer, mp_now_ns() + entry->cooling_ns);
 }
 
@@ -310,6 +332,12 @@ static void login_again(struct mp_session_entry *entry)
         cool(entry);
 }
 
+/* iscsid gives a login this long; then it answers, or forgot to (open-iscsi issue 484). */
+static bool answer_is_due(const struct mp_session_entry *entry, uint64_t sent_ns)
+{
+    return mp_now_ns() - sent_ns > entry->terms.timeout_s * 1000 * MP_MS + MP_SETTLE_LIMIT;
+}
+
 static void login_late(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
@@ -322,6 +350,14 @@ static void login_late(struct mp_session_entry *entry)
         mp_client_forget(handle->client, entry->exchange);
         entry->exchange = NULL;
         came_up(entry, &session);
+        return;
+    }
+    if (sent_ns != 0 && result == -EAGAIN && answer_is_due(entry, sent_ns)) {
+        entry->login_begin_ns = sent_ns;
+        mp_client_forget(handle->client, entry->exchange);
+        entry->exchange = NULL;
+        entry->settle_until_ns = 0;
+        settle(entry);
         return;
     }
     mp_engine_arm(handle, &entry->timer, mp_now_ns() + MP_ANSWER_CHECK);
@@ -371,6 +407,7 @@ static void look_again(struct mp_session_entry *entry)
         came_up(entry, &session);
     } else if (result == -EAGAIN) {
         entry->settle_until_ns = 0;
+        mp_lock_share(&entry->lock);
         settle_later(entry);
     } else if (entry->lock.exclusive) {
         send_login(entry);

@@ -50,10 +50,13 @@ static void leave(struct mp_session_entry *entry)
     enum mp_session_state state;
 
     if (mp_sysfs_session_state(handle->host->sysfs_root, entry->sid, &state) == -ENOENT) {
-        if (entry->several)
-            part(entry); /* from the next one */
-        else
+        if (entry->several) { /* from the next one */
+            entry->state = MP_ENTRY_PARTING;
+            entry->reap_until_ns = 0;
+            part(entry);
+        } else {
             logout_over(entry, NULL);
+        }
     } else if (mp_now_ns() < entry->settle_until_ns) {
         entry->state = MP_ENTRY_LEAVING;
         mp_engine_arm(handle, &entry->timer, mp_now_ns() + MP_SETTLE_POLL);
@@ -96,45 +99,68 @@ static bool given_up(const struct mp_session_entry *entry, const struct mp_disk 
     return false;
 }
 
-/* Other SCSI devices use this session: another volume on the same target. */
-static bool carries_disks(const struct mp_session_entry *entry, const struct mp_session *session)
+/* Other SCSI devices use this session: another volume on the same target. 1, 0, or a negative errno. */
+static int carries_disks(const struct mp_session_entry *entry, const struct mp_session *session)
 {
     struct mp_disk *disks = NULL;
     size_t count = 0;
     int result = mp_sysfs_session_disks(entry->sessions->handle->host->sysfs_root, session->host,
                                         session->sid, &disks, &count);
-    bool carries = result < 0 && result != -ENOENT; /* unreadable: leave it alone */
+    int carries = result < 0 && result != -ENOENT ? result : 0;
 
     for (size_t i = 0; i < count; i++)
         if (!given_up(entry, &disks[i]))
-            carries = true;
+            carries = 1;
     free(disks);
     return carries;
 }
 
 /* By name and portal: a sid is only a number. Only if there are several are all sessions of the host
  * read. */
-bool mp_entry_find_idle(const struct mp_session_entry *entry, struct mp_session *ret_session)
+int mp_entry_find_idle(const struct mp_session_entry *entry, struct mp_session *ret_session)
 {
     const char *root = entry->sessions->handle->host->sysfs_root;
     struct mp_session *sessions = NULL;
     size_t count = 0;
-    bool found = false;
+    int carries = 1;
+    int result;
 
-    if (!entry->several)
-        return mp_sysfs_find_session(root, entry->iqn, &entry->portal, ret_session) == 0 &&
-               !carries_disks(entry, ret_session);
-    if (mp_sysfs_sessions(root, &sessions, &count) < 0)
-        return false;
-    for (size_t i = 0; i < count && !found; i++) {
-        found = strcmp(sessions[i].iqn, entry->iqn) == 0 &&
-                mp_portal_equal(&sessions[i].portal, &entry->portal) &&
-                !carries_disks(entry, &sessions[i]);
-        if (found)
-            *ret_session = sessions[i];
+    if (!entry->several) {
+        result = mp_sysfs_find_session(root, entry->iqn, &entry->portal, ret_session);
+        if (result == 0)
+            carries = carries_disks(entry, ret_session);
+    } else {
+        result = mp_sysfs_sessions(root, &sessions, &count);
+    }
+    for (size_t i = 0; i < count && carries > 0; i++) {
+        if (strcmp(sessions[i].iqn, entry->iqn) != 0 ||
+            !mp_portal_equal(&sessions[i].portal, &entry->portal))
+            continue;
+        carries = carries_disks(entry, &sessions[i]);
+        *ret_session = sessions[i];
     }
     free(sessions);
-    return found;
+    if (result < 0)
+        return result == -ENOENT ? 0 : result;
+    return carries < 0 ? carries : carries == 0;
+}
+
+/* Without an idle session nothing is logged out. What cannot be read is left alone, and told. */
+static void stay(struct mp_session_entry *entry, int result)
+{
+    struct manypath_error error;
+
+    if (result == 0) {
+        logout_over(entry, NULL);
+        return;
+    }
+    mp_error(
+        &error, MANYPATH_E_IN_USE, MANYPATH_PHASE_LOGOUT, result,
+        "the session to %s through portal %s port %u stays logged in: whether it has disks cannot "
+        "be read from sysfs: errno %d",
+        entry->iqn, entry->address, entry->portal.port, -result);
+    mp_log(&entry->sessions->handle->log, MANYPATH_LOG_WARNING, "%s", error.message);
+    logout_over(entry, &error);
 }
 
 /* With the lock exclusively: nobody can begin to use the session now. */
@@ -142,9 +168,10 @@ static void part(struct mp_session_entry *entry)
 {
     struct manypath *handle = entry->sessions->handle;
     struct mp_session session;
+    int idle = mp_entry_find_idle(entry, &session);
 
-    if (!mp_entry_find_idle(entry, &session)) {
-        logout_over(entry, NULL);
+    if (idle <= 0) {
+        stay(entry, idle);
         return;
     }
     if (entry->reap_until_ns == 0)
@@ -178,8 +205,10 @@ static void still_parting(struct mp_session_entry *entry)
         part(entry);
         return;
     }
-    if (!mp_entry_find_idle(entry, &session)) {
-        logout_over(entry, NULL);
+    int idle = mp_entry_find_idle(entry, &session);
+
+    if (idle <= 0) {
+        stay(entry, idle);
     } else if (mp_now_ns() < entry->parting_until_ns) {
         mp_engine_arm(handle, &entry->timer, mp_now_ns() + PARTING_CHECK);
     } else {
@@ -192,19 +221,28 @@ static void still_parting(struct mp_session_entry *entry)
     }
 }
 
+/* As long as the one says who came last: those before are gone, or it would not be the only holder. */
+static void set_patience(struct mp_session_entry *entry)
+{
+    const struct mp_session_wait *wait = LIST_FIRST(&entry->logouts);
+    uint64_t until_ns = wait != NULL ? wait->until_ns : 0;
+
+    entry->parting_until_ns = until_ns != 0 ? until_ns : mp_now_ns() + PARTING_LIMIT;
+}
+
 void mp_entry_begin_logout(struct mp_session_entry *entry)
 {
-    const struct mp_session_wait *wait;
+    struct manypath *handle = entry->sessions->handle;
 
-    entry->parting_until_ns = 0;
-    LIST_FOREACH(wait, &entry->logouts, link)
-    if (wait->until_ns > entry->parting_until_ns)
-        entry->parting_until_ns = wait->until_ns;
-    if (entry->parting_until_ns == 0)
-        entry->parting_until_ns = mp_now_ns() + PARTING_LIMIT;
+    if (entry->exchange != NULL) /* a login that nobody wants any more */
+        mp_client_forget(handle->client, entry->exchange);
+    entry->exchange = NULL;
+    mp_engine_unwatch(handle, &entry->portal_check);
+    mp_engine_disarm(handle, &entry->timer);
+    set_patience(entry);
     entry->reap_until_ns = 0;
     entry->state = MP_ENTRY_PARTING;
-    mp_lock_acquire(entry->sessions->handle, &entry->lock, true);
+    mp_lock_acquire(handle, &entry->lock, true);
     if (entry->state == MP_ENTRY_PARTING && entry->lock.state == MP_LOCK_WAITING)
         still_parting(entry);
 }
@@ -239,16 +277,16 @@ void mp_session_logout(struct mp_session_entry *entry, struct mp_session_wait *w
 
     /* In login: the kernel has no session yet; should one come, it is logged out when the last
      * holder is gone. */
-    if (!mp_session_exclusive(entry) || entry->state == MP_ENTRY_LOGIN ||
-        entry->state == MP_ENTRY_COOLING) {
+    if (!mp_session_exclusive(entry) || entry->state == MP_ENTRY_LOGIN) {
         wait->done(wait, &none);
         return;
     }
     LIST_INSERT_HEAD(&entry->logouts, wait, link);
     wait->linked = true;
     wait->due = false;
-    if (entry->state != MP_ENTRY_PARTING && entry->state != MP_ENTRY_LOGOUT &&
-        entry->state != MP_ENTRY_LEAVING)
+    if (entry->state == MP_ENTRY_PARTING)
+        set_patience(entry);
+    else if (entry->state != MP_ENTRY_LOGOUT && entry->state != MP_ENTRY_LEAVING)
         mp_entry_begin_logout(entry);
 }
 

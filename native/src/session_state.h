@@ -83,7 +83,7 @@ void mp_entry_tell(struct mp_session_entry *entry, struct mp_session_wait_list *
                    const struct manypath_error *error);
 /* From here on this one works with the session. */
 void mp_entry_begin_work(struct mp_session_entry *entry, struct mp_session_wait *wait);
-/* If nobody works with it, other processes may log it out. */
+/* If nobody works with it, other processes may log it out, also while we wait for its portal. */
 void mp_entry_rest(struct mp_session_entry *entry);
 /* If nobody holds it, what was made for nothing is taken back, then the entry goes. */
 void mp_entry_settle(struct mp_session_entry *entry);
@@ -104,7 +104,8 @@ void mp_entry_locked_out(struct mp_session_entry *entry, const struct manypath_e
 void mp_entry_logout_timer(struct mp_session_entry *entry);
 /* Somebody wants it after all. */
 void mp_entry_stop_parting(struct mp_session_entry *entry);
-/* A session to this node that no SCSI device uses; others are those of other volumes. */
-bool mp_entry_find_idle(const struct mp_session_entry *entry, struct mp_session *ret_session);
+/* A session to this node that no SCSI device uses; others are those of other volumes. 1: found, 0: there
+ * is none, negative errno: nobody can tell. */
+int mp_entry_find_idle(const struct mp_session_entry *entry, struct mp_session *ret_session);
 
 #endif

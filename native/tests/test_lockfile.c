@@ -167,6 +167,79 @@ TEST(forked_child_keeps_nothing)
     tree_end();
 }
 
+struct child {
+    pid_t pid;
+    bool closed; /* the lock files that its parent had open */
+    bool locks;  /* one of its own */
+};
+
+/* Dies with the lock in hand, and leaves a child that lives on. */
+static void holder_that_forks(int report)
+{
+    int held = -1, waiting = -1, dropped = -1, own = -1;
+
+    tree_must(take(true, &held) == 0 && take(true, &waiting) == -EAGAIN, "take");
+    tree_must(mp_lockfile_take(directory, "dropped", true, &dropped) == 0, "take");
+    mp_lockfile_drop(directory, "dropped", dropped);
+    tree_must(dup2(report, dropped) == dropped, "dup2"); /* that number is no lock file any more */
+    if (fork() == 0) {
+        struct child child = {.pid = getpid()};
+
+        child.closed = fcntl(held, F_GETFD) < 0 && fcntl(waiting, F_GETFD) < 0;
+        child.locks = mp_lockfile_take(directory, "own", true, &own) == 0;
+        tree_must(write(dropped, &child, sizeof child) == sizeof child, "write");
+    }
+    for (;;)
+        pause();
+}
+
+TEST(forked_child_outlives_the_holder)
+{
+    struct child child;
+    int sockets[2];
+    int fd = -1;
+
+    begin();
+    tree_must(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0, "socketpair");
+    pid_t holder = fork();
+
+    if (holder == 0)
+        holder_that_forks(sockets[1]);
+    tree_must(read(sockets[0], &child, sizeof child) == sizeof child, "read");
+    close(sockets[0]);
+    close(sockets[1]);
+    CHECK(child.closed);
+    CHECK(child.locks);
+    CHECK_EQ(take(true, &fd), -EAGAIN); /* that the child closed it has unlocked nothing */
+    kill_and_wait(holder);
+    CHECK_EQ(take(true, &fd), 0);
+    mp_lockfile_close(fd);
+    CHECK_EQ(kill(child.pid, SIGKILL), 0);
+    tree_end();
+}
+
+/* Whoever waits for a file that is gone by now waits for nobody. */
+TEST(forked_child_keeps_no_file_that_is_gone)
+{
+    int holder = -1, first = -1, second = -1;
+
+    begin();
+    CHECK_EQ(take(true, &holder), 0);
+    CHECK_EQ(take(true, &first), -EAGAIN);
+    CHECK_EQ(take(true, &second), -EAGAIN);
+    unlink(tree_path("locks/" KEY));
+    tree_file(tree_path("locks/" KEY), "");
+    int copy = dup(first); /* as a child that was made without fork(3) has it */
+
+    drop(holder);
+    CHECK_EQ(take(true, &first), 0); /* of the new file; the old one is let go of */
+    drop(first);
+    CHECK_EQ(take(true, &second), 0);
+    drop(second);
+    close(copy);
+    tree_end();
+}
+
 TEST(replaced_file)
 {
     struct stat mine, named;
@@ -262,6 +335,8 @@ int main(void)
     RUN(changing_a_lock);
     RUN(two_processes);
     RUN(forked_child_keeps_nothing);
+    RUN(forked_child_outlives_the_holder);
+    RUN(forked_child_keeps_no_file_that_is_gone);
     RUN(replaced_file);
     RUN(directories);
     RUN(names);

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fake.host import IQN, NET, FakeHost, at_most, until
-from fake.iscsid import LOGIN, LOGOUT, Answer, Default
+from fake.iscsid import LOGIN, LOGOUT, Answer, Default, Mute, Session
 from fake.library import Handle, Target
 
 HOLDER = """
@@ -224,6 +226,171 @@ def test_undoing_spares_a_session_that_another_process_uses(host: FakeHost, othe
     assert not host.iscsid.of(LOGOUT)
 
 
+def keep_from_coming_up(host: FakeHost, text: str = "FAILED") -> None:
+    """Sessions are made, and iscsid says so, but the kernel never has them logged in."""
+
+    def made(item: Session) -> None:
+        host._on_login(item)
+        host.set_state(host.sessions[item.sid], text)
+
+    host.iscsid.on_login = made
+
+
+def test_late_path_whose_portal_goes_again_holds_no_lock(host: FakeHost) -> None:
+    """It had come back, and goes while the LUN is scanned: it waits anew, without a lock."""
+    volume = host.export()
+    (other,) = host.targets(1)
+    (late,) = host.listen()
+    session = host.add_session(late)
+    host.set_state(session, "FAILED")
+    made = host.handle.attach([late, other]).finish()
+    assert [path.state for path in made.paths] == ["PENDING", "ACTIVE"]
+    gate = host.block("scan")
+    host.set_state(session, "LOGGED_IN")
+    assert gate.reached()
+    assert (locks(host) / of_session(late)).exists()
+    host.set_state(session, "FAILED")
+    host._listeners.pop().close()
+    gate.release()
+    assert until(lambda: not list(locks(host).iterdir()), 2.0)
+    # it goes on waiting
+    host.serve([late])
+    host.set_state(session, "LOGGED_IN")
+    assert until(lambda: len(host.dm.maps[volume.uuid].members) == 2, 10.0)
+
+
+def test_a_session_that_never_comes_up_is_not_locked_for_ever(host: FakeHost) -> None:
+    host.export()
+    targets = host.targets(2)
+    host.handle.attach(targets[1:]).finish()
+    keep_from_coming_up(host)
+    host.export(lun=2)
+    made = host.handle.attach([target._replace(lun=2) for target in targets]).finish()
+    assert [path.state for path in made.paths] == ["PENDING", "ACTIVE"]
+    assert (locks(host) / of_session(targets[0])).exists()
+    assert until(lambda: not list(locks(host).iterdir()), 8.0)
+    assert until(lambda: any("its lock is let go of" in line for line in host.handle.log))
+    # and joins all the same when it comes up
+    for session in host.sessions.values():
+        host.set_state(session, "LOGGED_IN")
+    assert until(lambda: len(host.disks) == 3)
+
+
+def test_a_session_that_never_comes_up_is_undone(host: FakeHost) -> None:
+    """Nobody wants it any more, and iscsid would try for ever."""
+    host.export()
+    keep_from_coming_up(host)
+    error = host.handle.attach(host.targets(1), timeout=1.0).failure()
+    assert error.code == "TIMEOUT"
+    assert len(host.sessions) == 1
+    assert until(lambda: not host.sessions, 8.0)
+    assert until(lambda: list(locks(host).iterdir()) == [])
+
+
+def test_a_login_without_an_answer_is_not_locked_for_ever(host: FakeHost) -> None:
+    """iscsid 2.1.10 gives none, and this session loses its connection before it is logged in."""
+    host.export()
+    keep_from_coming_up(host)
+    host.iscsid.handlers[LOGIN] = lambda _: Mute()
+    error = host.handle.attach(host.targets(1), timeout=1.0).failure()
+    assert error.code == "TIMEOUT"
+    assert until(lambda: not host.sessions, 15.0)
+    assert until(lambda: not list(locks(host).iterdir()))
+
+
+def test_disks_that_cannot_be_read_keep_the_session_and_are_told(host: FakeHost) -> None:
+    host.export()
+    (target,) = host.targets(1)
+    host.handle.attach([target]).finish()
+    (sid,) = host.sessions
+    gate = host.block("delete")
+    detach = host.handle.detach([target])
+    assert gate.reached()
+    with host.denied(f"session{sid}/device"):
+        gate.release()
+        result = detach.finish()
+    assert (result.sessions_removed, result.sessions_kept) == (0, 1)
+    (warning,) = result.warnings
+    assert "stays logged in" in warning
+    assert f"errno {errno.EMFILE}" in warning
+    assert warning in host.handle.log
+    assert host.handle.detach([target]).finish().sessions_removed == 1
+
+
+def test_forced_detach_waits_for_no_session_while_a_deletion_hangs(
+    host: FakeHost, hold: Hold
+) -> None:
+    """It has the volume's lock until that ends, which whoever has the session may wait for."""
+    host.export()
+    targets = host.targets(2)
+    host.handle.attach(targets).finish()
+    gate = host.block("delete")
+    hold(of_session(targets[0]), "shared")
+    hold(of_session(targets[1]), "shared")
+    error = host.handle.detach(targets, timeout=6.0, force=True).failure()
+    gate.release()
+    assert error.phase == "delete"
+    assert error.detachment.sessions_kept == 2
+    assert error.detachment.times.logout_ns < 1e9
+
+
+def test_the_last_who_logs_out_says_how_long_it_waits(host: FakeHost, hold: Hold) -> None:
+    host.export()
+    (target,) = host.targets(1)
+    host.handle.attach([target]).finish()
+    hold(of_session(target), "shared")
+    first = host.handle.detach([target], timeout=60.0)
+    assert until(lambda: not host.disks)
+    assert not first.wait(0.2)
+    first.cancel()
+    assert first.failure().code == "CANCELLED"
+    result = host.handle.detach([target], timeout=1.0).finish()
+    assert result.sessions_kept == 1
+    assert "stays logged in" in result.warnings[0]
+
+
+def test_a_session_left_to_a_late_path_is_logged_out_with_it(host: FakeHost) -> None:
+    """That waits for the portal, which is away: iscsid keeps a session that nobody needs."""
+    host.export()
+    host.export(lun=2)
+    (here,) = host.targets(1)
+    (gone,) = host.listen()
+    host.handle.attach([gone, here]).finish()
+    (session,) = (item for item in host.sessions.values() if item.port == gone.port)
+    host.set_state(session, "FAILED")
+    host._listeners.pop().close()
+    late = [target._replace(lun=2) for target in (gone, here)]
+    made = host.handle.attach(late).finish()
+    assert [path.state for path in made.paths] == ["PENDING", "ACTIVE"]
+    assert host.handle.detach([gone, here]).finish().sessions_kept == 2
+    assert len(host.sessions) == 2
+    host.handle.detach(late[1:]).finish()  # ends the waiting of the other one
+    assert until(lambda: not host.sessions)
+
+
+def test_each_session_waits_for_its_own_target_to_go(host: FakeHost) -> None:
+    """The host has two to the node; the first one's target stays as long as is waited for."""
+    host.export()
+    (target,) = host.targets(1)
+    sessions = [host.add_session(target) for _ in range(2)]
+    for session in sessions:
+        host.add_disk(session, 1)
+        (session.folder / f"target{session.host}:0:0" / "busy").touch()
+    logouts: list[float] = []
+    real = host.iscsid.on_logout
+    assert real is not None
+
+    def logged_out(item: Session) -> object:
+        logouts.append(time.monotonic())
+        return real(item)
+
+    host.iscsid.on_logout = logged_out
+    host.handle.attach([target]).finish()
+    assert host.handle.detach([target]).finish().sessions_removed == 1
+    assert host.clean
+    assert logouts[1] - logouts[0] > 0.9
+
+
 # --- maps -----------------------------------------------------------------------------------------
 
 
@@ -409,9 +576,33 @@ def test_undo_leaves_a_disk_that_another_process_uses(host: FakeHost) -> None:
     host.open().attach(targets[:1]).finish()
     attach.cancel()
     assert attach.failure().code == "CANCELLED"
-    assert len(host.dm.maps[volume.uuid].members) == 1
-    assert name not in host.passed("delete")
+    (member,) = host.dm.maps[volume.uuid].members
+    assert [disk.dev for disk in host.disks.values()] == [member]
     assert f"{NET}.1.1" in [session.address for session in host.sessions.values()]
+
+
+def test_undo_leaves_a_disk_that_came_late_to_another_process(host: FakeHost) -> None:
+    """When ours was undone it had no block device yet, so nobody could have it."""
+    volume = host.export()
+    host.export(lun=2)
+    targets = host.targets(1)
+    host.device_delay = lambda _: None
+    handle = host.open(worker_threads=1)
+    attach = handle.attach(targets)
+    assert until(lambda: any(session.disks for session in host.sessions.values()))
+    gate = host.block("scan")
+    busy = handle.attach(host.targets(1, lun=2))  # its scan is before the deletion
+    assert gate.reached()
+    attach.cancel()
+    (session,) = host.sessions.values()
+    host.appear(session.disks[1])
+    host.open().attach(targets).finish()
+    gate.release()
+    busy.cancel()
+    assert attach.failure().code == "CANCELLED"
+    assert busy.failure().code == "CANCELLED"
+    assert len(host.dm.maps[volume.uuid].members) == len(session.disks) == 1
+    assert len(host.sessions) == 1
 
 
 def test_job_that_was_given_up_before_it_began(host: FakeHost) -> None:

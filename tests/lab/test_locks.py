@@ -12,7 +12,9 @@ from typing import IO, Any
 import pytest
 
 from lab import Iscsid, Lab
-from lab.blockdev import read_direct
+from lab.blockdev import pattern, read_direct, write_direct
+from lab.interrupted import PATHS, Interrupted
+from lab.victims import Victims
 
 ROUNDS = 20
 RUNTIME = Path("/run/manypath")
@@ -136,3 +138,94 @@ def test_a_killed_process_leaves_no_lock(
         assert workers[0].call("connect", properties)[1] == ["active"] * 2
         workers[0].call("disconnect", properties)
         assert not lab.snapshot().sessions
+
+
+# --- one process is stopped at the worst moment -------------------------------------------------
+
+
+@pytest.fixture
+def target(lab: Lab, iscsid: Iscsid) -> Interrupted:
+    return Interrupted(lab)
+
+
+@pytest.fixture
+def others(lab: Lab) -> Victims:
+    """Processes beside those of the target."""
+    return lab.keep(Victims())
+
+
+def works(target: Interrupted, device: str, paths: int) -> None:
+    """The volume's map has that many members, and a write to it arrives at the storage."""
+    (dm,) = target.lab.snapshot().maps
+    assert (dm.device, dm.uuid) == (device, f"mpath-{target.volume.wwid}")
+    assert len(dm.members) == paths
+    data = pattern(device)
+    write_direct(f"/dev/{device}", data)
+    with target.volume.file.open("rb") as backing:
+        assert backing.read(len(data)) == data
+
+
+def test_killed_after_its_scan_while_another_attaches(target: Interrupted, others: Victims) -> None:
+    """What it had scanned is the other one's by now."""
+    victim = target.start("attach", fault=f"attach.identity_read:{PATHS}=stop")
+    assert victim.stops()
+    attached = others.call("connect", target.properties, min_paths=PATHS)
+    victim.kill()
+    assert victim.ends() == -9
+    works(target, attached["device"], PATHS)
+    target.finish("attach")
+
+
+def test_undone_after_its_scan_while_another_attaches(target: Interrupted, others: Victims) -> None:
+    """It wanted two paths, got one, and is about to delete the disk that the other one now uses."""
+    target.prepare("undo")
+    victim = target.start("undo", fault="attach.undo_delete:1=stop")
+    assert victim.stops()
+    attached = others.call("connect", target.properties)
+    victim.go_on()
+    answer = victim.returns()
+    assert answer is not None and answer.error is not None
+    assert victim.ends() == 0
+    works(target, attached["device"], PATHS - 1)
+    target.finish("undo")
+
+
+@pytest.mark.parametrize("end", ["goes on", "killed"])
+def test_stopped_at_a_logout_while_another_attaches(
+    target: Interrupted, others: Victims, end: str
+) -> None:
+    """It has the locks of all sessions, and is about to log them out: the other one waits."""
+    target.prepare("detach")
+    victim = target.start("detach", fault=f"session.locked:{PATHS}=stop")
+    assert victim.stops()
+    attach = others.start("connect", target.properties, min_paths=PATHS, timeout=60.0)
+    with pytest.raises(AssertionError, match="not answered"):
+        attach.returns(timeout=5.0)
+    assert not target.lab.snapshot().maps
+    if end == "killed":
+        victim.kill()
+    else:
+        victim.go_on()
+    answer = attach.returns()
+    assert answer is not None and answer.result is not None, answer
+    assert attach.ends() == 0
+    victim.ends()
+    works(target, answer.result["device"], PATHS)
+    target.finish("attach")
+
+
+def test_killed_in_a_logout_and_attached_at_once(
+    target: Interrupted, others: Victims, record_property: Callable[[str, object], None]
+) -> None:
+    """The locks are free and iscsid still logs out: what is attached then is not lost with it."""
+    kept = 0
+    for _ in range(3):
+        target.prepare("detach")
+        before = {session.sid for session in target.lab.snapshot().sessions}
+        victim = target.start("detach", fault=f"iscsid.request_sent:{PATHS}=kill")
+        assert victim.ends() == -9
+        attached = others.call("connect", target.properties, min_paths=PATHS, timeout=60.0)
+        kept += len(before & {session.sid for session in target.lab.snapshot().sessions})
+        works(target, attached["device"], PATHS)
+        target.finish("attach")
+    record_property("sessions kept", kept)
