@@ -134,6 +134,8 @@ struct mp_attach {
 /* What runs in a worker; it owns copies of all it needs. */
 struct mp_attach_job {
     struct mp_job job;
+    /* Not looked at in the worker. Held by the job: should the handle be closed meanwhile, the attach
+     * keeps the WWID's lock until its last job is over. */
     struct mp_attach *attach;
     struct mp_attach_path *path; /* NULL: the volume's */
     struct mp_job **slot;        /* where those who wait for it keep it */

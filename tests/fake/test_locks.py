@@ -339,6 +339,51 @@ def test_map_goes_while_extend_waits(host: FakeHost, hold: Hold) -> None:
     assert "attach the volume again" in error.message
 
 
+@pytest.mark.parametrize(
+    ("kind", "point"), [("attach", "dm.create"), ("extend", "rescan"), ("detach", "dm.remove")]
+)
+def test_lock_outlives_a_closed_handle(
+    host: FakeHost, other: Handle, kind: str, point: str
+) -> None:
+    """The map's job is stuck in the kernel: nobody else begins before it is over."""
+    host.export()
+    targets = host.targets(2)
+    if kind != "attach":
+        other.attach(targets).finish()
+    gate = host.block(point)
+    one = getattr(host.handle, kind)(targets)
+    assert gate.reached()
+    host.handle.close()
+    assert one.failure().code == "CANCELLED"
+    two = other.attach(targets)
+    assert not two.wait(0.4)
+    gate.release()
+    assert [path.state for path in two.finish().paths] == ["ACTIVE"] * 2
+    assert until(lambda: list(locks(host).iterdir()) == [])
+
+
+@pytest.mark.parametrize("of", ["old", "new"])
+def test_left_over_disk_waits_for_the_lock(host: FakeHost, hold: Hold, of: str) -> None:
+    """Of either volume. Meanwhile another process replaced the disk: theirs is not deleted."""
+    old, new = host.export(), new_volume()
+    (target,) = host.targets(1)
+    session = host.add_session(target)
+    disk = host.add_disk(session, 1)
+    host.dm.make(old.uuid, [disk.dev], old.size // 512)
+    host.swap(new)
+    holder = hold(f"wwid-{(old if of == 'old' else new).wwid}")
+    attach = host.handle.attach([target])
+    assert until(lambda: host.passed("inquiry"))
+    assert not attach.wait(0.3)
+    with host.lock:
+        host.dm._remove(host.dm.maps[old.uuid])
+        host._vanish(disk)
+    theirs = host.add_disk(session, 1)
+    holder.kill()
+    assert attach.finish().paths[0].device == theirs.name
+    assert not host.passed("delete")
+
+
 # --- directories ----------------------------------------------------------------------------------
 
 
