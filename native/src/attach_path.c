@@ -109,7 +109,7 @@ static void delete_run(struct mp_job *base)
 
 static void delete_finished(struct mp_attach_job *job)
 {
-    mp_attach_undo_unlock(job->attach);
+    mp_attach_unlock(job->attach);
     if (job->result == -EBUSY || job->result == -EAGAIN) {
         mp_attach_warn(job->attach, "undoing: %s stays, somebody else uses it", job->disk.name);
         mp_path_keep(job->path);
@@ -137,7 +137,8 @@ static void path_undo_disk(struct mp_attach_path *path)
         if (job != NULL) {
             mp_copy(job->wwid, sizeof job->wwid, path->identity.wwid);
             job->deadline_ns = mp_now_ns() + ORPHAN_PATIENCE;
-            job->locked = attach->wwid_lock.state == MP_LOCK_HELD;
+            job->locked = attach->wwid_lock.state == MP_LOCK_HELD &&
+                          strcmp(path->identity.wwid, attach->identity.wwid) == 0;
             job->unmade = attach->unmade;
         }
         if (job != NULL && mp_attach_job_start(job, &path->job))
@@ -146,12 +147,14 @@ static void path_undo_disk(struct mp_attach_path *path)
     path_undo_session(path);
 }
 
-void mp_attach_undo_unlock(struct mp_attach *attach)
+void mp_attach_unlock(struct mp_attach *attach)
 {
-    if (attach->step != MP_VOLUME_UNDOING || attach->map_job != NULL)
+    if (attach->step < MP_VOLUME_UNDOING || attach->map_job != NULL ||
+        attach->wwid_lock.state != MP_LOCK_HELD)
         return;
     for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step == MP_PATH_UNDO && attach->paths[i].job != NULL)
+        if (attach->paths[i].step == MP_PATH_JOIN ||
+            (attach->paths[i].step == MP_PATH_UNDO && attach->paths[i].job != NULL))
             return;
     mp_lock_release(&attach->wwid_lock);
 }

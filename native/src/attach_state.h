@@ -220,8 +220,9 @@ void mp_path_fail(struct mp_attach_path *path);
 void mp_path_undo(struct mp_attach_path *path);
 /* Nothing of this path is held any more. */
 void mp_path_let_go(struct mp_attach_path *path);
-/* Lets go of the WWID's lock when no disk is being deleted any more. */
-void mp_attach_undo_unlock(struct mp_attach *attach);
+/* After the map was made, or given up: lets go of the WWID's lock unless a path joins or a disk is being
+ * deleted. */
+void mp_attach_unlock(struct mp_attach *attach);
 
 /* ---- attach_end.c ---- */
 
@@ -256,6 +257,8 @@ struct mp_attach_job *mp_attach_map_job(struct mp_attach *attach, struct mp_atta
                                         void (*finished)(struct mp_attach_job *));
 /* Hands a path over to the map's job. */
 void mp_attach_map_add(struct mp_attach_job *job, struct mp_attach_path *path);
+/* Fails a path that the map's job left out for its size. */
+void mp_path_keep_out(struct mp_attach_path *path, const struct mp_map *map);
 
 /* ---- attach_policy.c ---- */
 

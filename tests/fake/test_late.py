@@ -129,6 +129,26 @@ def test_another_disk_is_kept_out(host: FakeHost, away: Portal) -> None:
     assert len(host.disks) == 2
 
 
+def test_of_another_size_than_the_map(host: FakeHost, away: Portal) -> None:
+    """The volume was extended meanwhile, and this portal does not know it yet."""
+    volume = host.export()
+    size = volume.size
+
+    def tell_the_old_size(disk: Disk) -> float:
+        disk.told = size
+        return 0.0
+
+    host.handle.attach([away.target, *host.targets(2)]).finish()
+    volume.size *= 2
+    host.open().extend(host.targets(2)).finish()
+    host.device_delay = tell_the_old_size
+    away.come_back()
+    assert until(lambda: any("kept out, extend the volume" in line for line in host.handle.log), 10)
+    assert until(lambda: len(host.sessions) == len(host.disks) == 2)
+    assert members(host) == 2
+    assert not any("joined" in line for line in host.handle.log)
+
+
 def test_the_map_is_gone(host: FakeHost, away: Portal) -> None:
     """Somebody else detached the volume: nothing is made anew."""
     host.export()
