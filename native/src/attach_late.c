@@ -118,8 +118,9 @@ static void wait_for_portal(struct mp_attach_path *path)
 {
     path->session = mp_session_hold(path->attach->operation.handle->sessions, &path->target.portal,
                                     path->target.iqn);
-    path->opens = path->rounds = 0;
-    path->announced = path->has_disk = path->disk_is_ours = false; /* those of another session */
+    mp_path_forget_disk(path); /* that of another session */
+    path->rounds = 0;
+    path->disk_is_ours = false;
     if (path->session != NULL)
         mp_path_login(path);
     else

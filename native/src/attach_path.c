@@ -25,6 +25,8 @@ enum {
 /* What taking back a map that multipathd made may take, of a path that nobody waits for any more. */
 #define ORPHAN_PATIENCE (5000 * MP_MS)
 
+/* How often a disk is tried whose event may have been lost: nobody tells it again. */
+#define DEVICE_POLL (20 * MP_MS)
 /* What a late path gives udev to tell its WWID. */
 #define UDEV_PATIENCE (10000 * MP_MS)
 /* The job stops waiting this long before the path's time is over, so that its own error is told. */
@@ -37,6 +39,7 @@ void mp_path_let_go(struct mp_attach_path *path)
     struct manypath *handle = path->attach->operation.handle;
 
     mp_engine_unwatch_device(handle, &path->watch);
+    mp_engine_disarm(handle, &path->timer);
     mp_identity_close(&path->fd);
     if (path->session != NULL) {
         struct mp_session_entry *session = path->session;
@@ -165,6 +168,7 @@ void mp_path_undo(struct mp_attach_path *path)
     bool scanning = path->step == MP_PATH_SCAN && path->job != NULL;
 
     mp_engine_unwatch_device(handle, &path->watch);
+    mp_engine_disarm(handle, &path->timer);
     mp_session_stop_waiting(&path->wait);
     mp_identity_close(&path->fd);
     path->step = MP_PATH_UNDO;
@@ -246,11 +250,16 @@ static bool coming_up(struct mp_attach_path *path, int sys_errno)
 static void path_identity(struct mp_attach_path *path);
 static void path_scan(struct mp_attach_path *path);
 
+void mp_path_forget_disk(struct mp_attach_path *path)
+{
+    path->has_disk = path->announced = path->missed = false;
+    path->opens = 0;
+}
+
 /* A left-over disk was deleted: as if there had been none. */
 static void scan_again(struct mp_attach_path *path)
 {
-    path->has_disk = path->announced = false;
-    path->opens = 0;
+    mp_path_forget_disk(path);
     path->rounds++;
     path_scan(path);
 }
@@ -277,6 +286,28 @@ static bool is_wanted(struct mp_attach_path *path)
     return false;
 }
 
+/* For its event. When events were lost it may have been among them, and nobody says it again: then
+ * the disk is tried until the time is up. */
+static void wait_for_device(struct mp_attach_path *path)
+{
+    uint64_t again_ns = mp_now_ns() + DEVICE_POLL;
+
+    path->step = MP_PATH_DEVICE;
+    mp_engine_arm(path->attach->operation.handle, &path->timer,
+                  path->missed && again_ns < path->until_ns ? again_ns : path->until_ns);
+}
+
+static void path_timer(struct mp_timer *timer)
+{
+    struct mp_attach_path *path =
+        (struct mp_attach_path *)((char *)timer - offsetof(struct mp_attach_path, timer));
+
+    if (mp_now_ns() >= path->until_ns)
+        mp_path_overdue(path);
+    else
+        path_identity(path);
+}
+
 static void identity_finished(struct mp_attach_job *job)
 {
     struct mp_attach_path *path = job->path;
@@ -292,7 +323,7 @@ static void identity_finished(struct mp_attach_job *job)
         if (path->announced)
             path_identity(path);
         else
-            path->step = MP_PATH_DEVICE;
+            wait_for_device(path);
         return;
     }
     if (job->result < 0) {
@@ -302,6 +333,7 @@ static void identity_finished(struct mp_attach_job *job)
         return;
     }
     mp_engine_unwatch_device(path->attach->operation.handle, &path->watch);
+    mp_engine_disarm(path->attach->operation.handle, &path->timer);
     path->fd = job->fd;
     job->fd = -1;
     path->identity = job->identity;
@@ -333,7 +365,8 @@ static void path_identity(struct mp_attach_path *path)
                                : attach->paths_deadline_ns - ANSWER_RESERVE;
     }
     path->step = MP_PATH_IDENTITY;
-    path->opens++;
+    path->opens += path->announced;
+    mp_engine_arm(attach->operation.handle, &path->timer, path->until_ns);
     path->times.device_end_ns = mp_attach_since_begin(path->attach);
     if (job == NULL || !mp_attach_job_start(job, &path->job))
         mp_path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_IDENTITY, EAGAIN,
@@ -367,7 +400,10 @@ static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *e
     if (mp_path_find_disk(path) != 0 ||
         (event != NULL && strcmp(event->devname, path->disk.name) != 0))
         return; /* another LUN of the session */
-    path->announced = true;
+    if (event != NULL)
+        path->announced = true;
+    else
+        path->missed = true;
     if (path->step == MP_PATH_DEVICE)
         path_identity(path);
 }
@@ -387,9 +423,10 @@ static void path_device(struct mp_attach_path *path)
         mp_path_error(path, MANYPATH_E_DEVICE, MANYPATH_PHASE_DEVICE, result,
                       "the disk of LUN %" PRIu64 " cannot be read from sysfs: errno %d",
                       path->target.lun, -result);
-    else if (result == 0 && (path->announced || !path->disk_is_ours))
+    else if (result == 0 && (path->announced || path->missed || !path->disk_is_ours))
         path_identity(path);
-    /* else its event comes */
+    else
+        wait_for_device(path);
 }
 
 /* ---- scan ---- */
@@ -429,10 +466,15 @@ static void scan_finished(struct mp_attach_job *job)
 
 static void path_scan(struct mp_attach_path *path)
 {
+    struct manypath_operation *operation = &path->attach->operation;
+
     path->step = MP_PATH_SCAN;
     path->watch.seen = device_seen;
     /* watch first, then look and scan: no event falls between */
-    mp_engine_watch_device(path->attach->operation.handle, &path->watch);
+    mp_engine_watch_device(operation->handle, &path->watch);
+    path->until_ns = mp_now_ns() + operation->deadline_ns - operation->submit_ns;
+    path->timer.fire = path_timer;
+    mp_engine_arm(operation->handle, &path->timer, path->until_ns);
     int result = mp_path_find_disk(path);
 
     if (result == 0 || result == -EAGAIN) {
@@ -484,8 +526,8 @@ void mp_path_lost_disk(struct mp_attach_path *path)
            " was taken away meanwhile and is scanned for again",
            path->target.address, path->target.portal.port, path->target.lun);
     mp_identity_close(&path->fd);
-    path->has_disk = path->disk_is_ours = path->announced = false;
-    path->opens = 0;
+    mp_path_forget_disk(path);
+    path->disk_is_ours = false;
     path->step = MP_PATH_UP;
 }
 
@@ -553,6 +595,7 @@ static void path_logged_in(struct mp_session_wait *wait, const struct manypath_e
 
 void mp_path_login(struct mp_attach_path *path)
 {
+    mp_engine_disarm(path->attach->operation.handle, &path->timer);
     path->step = MP_PATH_LOGIN;
     path->wait.done = path_logged_in;
     path->wait.terms = &path->attach->terms;

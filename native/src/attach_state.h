@@ -80,12 +80,15 @@ struct mp_attach_path {
     struct mp_job *job; /* running for this path, or NULL */
     bool away;          /* its portal is: waited for after the caller has its answer */
     bool session_existed;
-    bool disk_is_ours; /* appeared by our scan */
-    bool announced;    /* the kernel said that the block device is complete */
-    unsigned opens;    /* attempts to open it */
-    unsigned rounds;   /* how often a disk was deleted that was left over */
-    bool refuses;      /* somebody else has its disk: the volume must not be used; see error */
-    uint64_t scan_ns;  /* when the scan began that brought the disk */
+    bool disk_is_ours;     /* appeared by our scan */
+    bool announced;        /* the kernel said that the block device is complete */
+    bool missed;           /* it may have said so: events were lost */
+    unsigned opens;        /* attempts to open it since it was announced */
+    struct mp_timer timer; /* from SCAN to IDENTITY: when to look again, or to give up */
+    uint64_t until_ns;     /* when to give up; until the caller has its answer the volume decides */
+    unsigned rounds;       /* how often a disk was deleted that was left over */
+    bool refuses;          /* somebody else has its disk: the volume must not be used; see error */
+    uint64_t scan_ns;      /* when the scan began that brought the disk */
     struct mp_disk disk;
     bool has_disk;
     bool in_map; /* was handed to the map's job */
@@ -202,6 +205,8 @@ int mp_path_find_disk(struct mp_attach_path *path);
 bool mp_path_disk_is_there(struct mp_attach_path *path);
 /* The disk of a ready path is gone: back to UP, to be scanned again. */
 void mp_path_lost_disk(struct mp_attach_path *path);
+/* What was seen of a disk that is gone. */
+void mp_path_forget_disk(struct mp_attach_path *path);
 /* Sends all paths that are UP on to SCAN. */
 void mp_paths_scan(struct mp_attach *attach);
 /* Waits for paths once more: those that are UP scan. */

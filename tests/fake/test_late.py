@@ -231,3 +231,19 @@ def test_disks_that_are_late_for_other_reasons_do_not_come_back(host: FakeHost) 
     made = host.handle.attach(host.targets(3), timeout=1.0).finish()
     assert [path.state for path in made.paths] == ["ACTIVE", "FAILED", "ACTIVE"]
     assert until(lambda: len(host.sessions) == 2)
+
+
+def test_a_disk_that_never_appears(host: FakeHost) -> None:
+    """It is given up in the end: others could not log its session out."""
+    host.export()
+    (slow,) = host.listen()
+    host.iscsid.login_delay = lambda request: (
+        2.5 if request.fields is not None and request.fields["port"] == slow.port else 0.0
+    )
+    host.device_delay = lambda disk: None if disk.session.port == slow.port else 0.0
+    made = host.handle.attach([slow, *host.targets(1)], timeout=3.0).finish()
+    assert [path.state for path in made.paths] == ["PENDING", "ACTIVE"]
+    assert until(lambda: len(host.passed("scan")) == 2)
+    assert until(lambda: any("for its block device" in line for line in host.handle.log), 10)
+    assert until(lambda: len(host.sessions) == 1)
+    assert until(lambda: list((host.root / "locks").iterdir()) == [])
