@@ -79,12 +79,15 @@ static void path_undo_session(struct mp_attach_path *path)
     mp_session_logout(path->session, &path->wait);
 }
 
-/* Another process may have found the disk that our scan brought, and use it by now. */
+/* Another process may have found the disk that our scan brought, and use it by now: in a map, or, without
+ * one, as the device that it gave to its caller. */
 static bool somebody_has(const struct mp_attach_job *job)
 {
     struct mp_holders holders;
 
-    return mp_holders_read(job->host, job->disk.name, job->wwid, &holders) == 0 &&
+    if (mp_scsi_is_marked(job->host->sysfs_root, job->disk.name))
+        return true;
+    return !job->unmade && mp_holders_read(job->host, job->disk.name, job->wwid, &holders) == 0 &&
            (holders.map[0] != '\0' || holders.other_map[0] != '\0' || holders.foreign[0] != '\0');
 }
 
@@ -97,7 +100,7 @@ static void delete_run(struct mp_job *base)
     MP_FAULT("attach.undo_delete");
     job->result =
         job->locked ? 0 : mp_wwid_locks_take(job->host, &locks, job->wwid, "", job->deadline_ns);
-    if (job->result == 0 && !job->unmade && somebody_has(job))
+    if (job->result == 0 && somebody_has(job))
         job->result = -EBUSY;
     if (job->result == 0) {
         job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
