@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fake.host import IQN, NET, FakeHost, at_most, until
+from fake.host import IQN, NET, FakeHost, at_most, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Answer, Default
 from fake.library import Handle, Target
 
@@ -443,19 +443,26 @@ def test_candidate_that_comes_while_the_map_is_made(host: FakeHost) -> None:
     assert len(host.sessions) == 2
 
 
-def test_undo_leaves_a_disk_that_another_process_uses(host: FakeHost) -> None:
-    """Ours brought it, theirs mapped it, then ours failed."""
-    volume = host.export()
+@pytest.mark.parametrize("single_path", [False, True])
+def test_undo_leaves_a_disk_that_another_process_uses(host: FakeHost, single_path: bool) -> None:
+    """Ours brought it, theirs attached it, then ours failed."""
+    host.export()
     targets = host.targets(2)
     host.device_delay = lambda disk: None if disk.session.address == f"{NET}.1.2" else 0.0
     attach = host.handle.attach(targets, min_paths=2)
     assert until(lambda: len(host.disks) == 1)
-    host.open().attach(targets[:1]).finish()
+    (disk,) = host.disks.values()
+    other = host.open()
+    other.attach(targets[:1], single_path=single_path).finish()
     attach.cancel()
     assert attach.failure().code == "CANCELLED"
-    assert len(host.dm.maps[volume.uuid].members) == 1
-    assert "sda" not in host.passed("delete")
-    assert f"{NET}.1.1" in [session.address for session in host.sessions.values()]
+    assert until(lambda: f"{NET}.1.2" not in [s.address for s in host.sessions.values()])
+    assert list(host.disks) == [disk.name]
+    assert disk.name not in host.passed("delete")
+    assert [session.address for session in host.sessions.values()] == [f"{NET}.1.1"]
+    assert len(host.dm.maps) == (0 if single_path else 1)
+    other.detach(targets[:1]).finish()
+    assert host.clean
 
 
 def test_job_that_was_given_up_before_it_began(host: FakeHost) -> None:
@@ -474,3 +481,21 @@ def test_job_that_was_given_up_before_it_began(host: FakeHost) -> None:
     hanging.finish()
     assert host.passed("fsync").count(made.device) == 0
     assert len(host.dm.maps) == 1
+
+
+def test_scan_that_was_given_up_before_it_began(host: FakeHost) -> None:
+    """It would bring a disk that nobody wants any more."""
+    host.export(lun=1)
+    host.export(lun=2)
+    handle = host.open(worker_threads=1)
+    made = handle.attach(host.targets(1)).finish()
+    gate = host.block("fsync", made.device)
+    hanging = handle.detach(host.targets(1))
+    assert gate.reached()
+    host.calls.clear()
+    error = handle.attach(host.targets(1, lun=2), timeout=0.5).failure()
+    assert error.code == "TIMEOUT"
+    gate.release()
+    hanging.finish()
+    assert not host.passed("scan")
+    assert until(lambda: host.clean)

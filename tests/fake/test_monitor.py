@@ -247,13 +247,14 @@ def test_the_group_in_use_is_as_good_as_any(host: FakeHost) -> None:
     """The array made the other side the better one meanwhile."""
     host.alua = {1: 0x00, 2: 0x01}
     item = attached(host)
+    best = next(disk.dev for disk in host.disks.values() if host.port_group(disk) == 1)
     host.fail("ready", errno.EIO, times=1)
-    host.dm.fail(item, host.disks["sda"].dev)
+    host.dm.fail(item, best)
     host.alua = {1: 0x01, 2: 0x00}
     assert until(lambda: not item.failed)
     rests(host)
     assert item.current == 2
-    assert host.dm.messages[0] == "reinstate_path 8:0"
+    assert host.dm.messages[0] == f"reinstate_path {best[0]}:{best[1]}"
     assert "switch_group 1" not in host.dm.messages
 
 
