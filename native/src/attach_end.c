@@ -196,7 +196,7 @@ void mp_attach_undo_paths(struct mp_attach *attach)
     }
     if (waiting)
         mp_engine_arm(attach->operation.handle, &attach->grace, mp_now_ns() + LOGIN_PATIENCE / 4);
-    mp_attach_undo_unlock(attach);
+    mp_attach_unlock(attach);
     attach->decide(attach);
 }
 

@@ -6,6 +6,7 @@
 
 void mp_attach_job_free(struct mp_attach_job *job)
 {
+    mp_operation_release(&job->attach->operation);
     mp_host_release(job->host);
     mp_identity_close(&job->fd);
     for (size_t i = 0; i < job->map_path_count; i++)
@@ -44,6 +45,7 @@ struct mp_attach_job *mp_attach_job_new(struct mp_attach *attach, struct mp_atta
     job->job.done = job_done;
     job->job.drop = job_drop;
     job->attach = attach;
+    mp_operation_hold(&attach->operation);
     job->path = path;
     job->host = mp_host_hold(attach->operation.handle->host);
     job->finished = finished;

@@ -34,15 +34,6 @@ static bool map_is_there(const struct mp_attach *attach)
     return strcmp(uuid, wanted) == 0;
 }
 
-/* All late paths of the volume share its lock. */
-static void release_if_joined(struct mp_attach *attach)
-{
-    for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step == MP_PATH_JOIN)
-            return;
-    mp_lock_release(&attach->wwid_lock);
-}
-
 static void join_finished(struct mp_attach_job *job)
 {
     struct mp_attach_path *path = job->path;
@@ -50,7 +41,11 @@ static void join_finished(struct mp_attach_job *job)
 
     path->away = false;
     path->step = MP_PATH_READY;
-    release_if_joined(attach);
+    mp_attach_unlock(attach);
+    if (job->result == 0 && job->map_paths[0].kept_out) {
+        mp_path_keep_out(path, &job->map);
+        return;
+    }
     if (job->result < 0 && !map_is_there(attach)) {
         path->in_map = false;
         path->error = job->error;
@@ -85,7 +80,7 @@ static void join(struct mp_attach_path *path)
     job = mp_attach_map_job(attach, path, join_finished);
     path->step = MP_PATH_JOIN;
     if (job != NULL) {
-        mp_attach_map_add(job, path);
+        mp_attach_map_add(job, path); /* the first, for join_finished() */
         for (size_t i = 0; i < attach->path_count; i++)
             if (is_member(&attach->paths[i]))
                 mp_attach_map_add(job, &attach->paths[i]);
@@ -113,7 +108,7 @@ static void join_locked(struct mp_attach *attach, const struct manypath_error *e
         else
             join(path);
     }
-    release_if_joined(attach);
+    mp_attach_unlock(attach);
     if (lost)
         mp_paths_scan(attach);
 }
@@ -123,8 +118,9 @@ static void wait_for_portal(struct mp_attach_path *path)
 {
     path->session = mp_session_hold(path->attach->operation.handle->sessions, &path->target.portal,
                                     path->target.iqn);
-    path->opens = path->rounds = 0;
-    path->announced = path->has_disk = path->disk_is_ours = false; /* those of another session */
+    mp_path_forget_disk(path); /* that of another session */
+    path->rounds = 0;
+    path->disk_is_ours = false;
     if (path->session != NULL)
         mp_path_login(path);
     else

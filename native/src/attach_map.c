@@ -65,7 +65,7 @@ void mp_attach_map_add(struct mp_attach_job *job, struct mp_attach_path *path)
 }
 
 /* The map cannot change its size for it; the disk stays as it was. */
-static void keep_out(struct mp_attach_path *path, const struct mp_map *map)
+void mp_path_keep_out(struct mp_attach_path *path, const struct mp_map *map)
 {
     path->in_map = false;
     mp_path_error(path, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, 0,
@@ -113,7 +113,7 @@ static void map_finished(struct mp_attach_job *job)
 
         path->state = member->state;
         if (member->kept_out)
-            keep_out(path, &job->map);
+            mp_path_keep_out(path, &job->map);
         else
             mp_path_keep(path);
     }

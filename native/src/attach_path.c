@@ -25,6 +25,8 @@ enum {
 /* What taking back a map that multipathd made may take, of a path that nobody waits for any more. */
 #define ORPHAN_PATIENCE (5000 * MP_MS)
 
+/* How often a disk is tried whose event may have been lost: nobody tells it again. */
+#define DEVICE_POLL (20 * MP_MS)
 /* What a late path gives udev to tell its WWID. */
 #define UDEV_PATIENCE (10000 * MP_MS)
 /* The job stops waiting this long before the path's time is over, so that its own error is told. */
@@ -37,6 +39,7 @@ void mp_path_let_go(struct mp_attach_path *path)
     struct manypath *handle = path->attach->operation.handle;
 
     mp_engine_unwatch_device(handle, &path->watch);
+    mp_engine_disarm(handle, &path->timer);
     mp_identity_close(&path->fd);
     if (path->session != NULL) {
         struct mp_session_entry *session = path->session;
@@ -76,8 +79,8 @@ static void path_undo_session(struct mp_attach_path *path)
     mp_session_logout(path->session, &path->wait);
 }
 
-/* Another process may have found the disk that our scan brought, and use it by now; its block device may
- * have come only since we looked. */
+/* Another process may have found the disk that our scan brought, and use it by now: in a map, or, without
+ * one, as the device that it gave to its caller. Its block device may have come only since we looked. */
 static bool somebody_has(struct mp_attach_job *job)
 {
     struct mp_holders holders;
@@ -86,6 +89,10 @@ static bool somebody_has(struct mp_attach_job *job)
         mp_sysfs_find_disk(job->host->sysfs_root, job->disk.host, job->sid, job->disk.lun,
                            &job->disk);
     if (job->disk.name[0] == '\0')
+        return false;
+    if (mp_scsi_is_marked(job->host->sysfs_root, job->disk.name))
+        return true;
+    if (job->unmade)
         return false;
     int result = mp_holders_read(job->host, job->disk.name, job->wwid, &holders);
 
@@ -103,7 +110,7 @@ static void delete_run(struct mp_job *base)
     MP_FAULT("attach.undo_delete");
     job->result =
         job->locked ? 0 : mp_wwid_locks_take(job->host, &locks, job->wwid, "", job->deadline_ns);
-    if (job->result == 0 && !job->unmade && somebody_has(job))
+    if (job->result == 0 && somebody_has(job))
         job->result = -EBUSY;
     if (job->result == 0) {
         job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
@@ -118,7 +125,7 @@ static void delete_run(struct mp_job *base)
 
 static void delete_finished(struct mp_attach_job *job)
 {
-    mp_attach_undo_unlock(job->attach);
+    mp_attach_unlock(job->attach);
     if (job->result == -EBUSY || job->result == -EAGAIN) {
         mp_attach_warn(job->attach, "undoing: %s stays, somebody else uses it", job->disk.name);
         mp_path_keep(job->path);
@@ -146,7 +153,8 @@ static void path_undo_disk(struct mp_attach_path *path)
         if (job != NULL) {
             mp_copy(job->wwid, sizeof job->wwid, path->identity.wwid);
             job->deadline_ns = mp_now_ns() + ORPHAN_PATIENCE;
-            job->locked = attach->wwid_lock.state == MP_LOCK_HELD;
+            job->locked = attach->wwid_lock.state == MP_LOCK_HELD &&
+                          strcmp(path->identity.wwid, attach->identity.wwid) == 0;
             job->unmade = attach->unmade;
             job->sid = path->sid;
         }
@@ -156,12 +164,14 @@ static void path_undo_disk(struct mp_attach_path *path)
     path_undo_session(path);
 }
 
-void mp_attach_undo_unlock(struct mp_attach *attach)
+void mp_attach_unlock(struct mp_attach *attach)
 {
-    if (attach->step != MP_VOLUME_UNDOING || attach->map_job != NULL)
+    if (attach->step < MP_VOLUME_UNDOING || attach->map_job != NULL ||
+        attach->wwid_lock.state != MP_LOCK_HELD)
         return;
     for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step == MP_PATH_UNDO && attach->paths[i].job != NULL)
+        if (attach->paths[i].step == MP_PATH_JOIN ||
+            (attach->paths[i].step == MP_PATH_UNDO && attach->paths[i].job != NULL))
             return;
     mp_lock_release(&attach->wwid_lock);
 }
@@ -172,6 +182,7 @@ void mp_path_undo(struct mp_attach_path *path)
     bool scanning = path->step == MP_PATH_SCAN && path->job != NULL;
 
     mp_engine_unwatch_device(handle, &path->watch);
+    mp_engine_disarm(handle, &path->timer);
     mp_session_stop_waiting(&path->wait);
     mp_identity_close(&path->fd);
     path->step = MP_PATH_UNDO;
@@ -253,11 +264,16 @@ static bool coming_up(struct mp_attach_path *path, int sys_errno)
 static void path_identity(struct mp_attach_path *path);
 static void path_scan(struct mp_attach_path *path);
 
+void mp_path_forget_disk(struct mp_attach_path *path)
+{
+    path->has_disk = path->announced = path->missed = false;
+    path->opens = 0;
+}
+
 /* A left-over disk was deleted: as if there had been none. */
 static void scan_again(struct mp_attach_path *path)
 {
-    path->has_disk = path->announced = false;
-    path->opens = 0;
+    mp_path_forget_disk(path);
     path->rounds++;
     path_scan(path);
 }
@@ -306,6 +322,28 @@ static bool is_wanted(struct mp_attach_path *path)
     return false;
 }
 
+/* For its event. When events were lost it may have been among them, and nobody says it again: then
+ * the disk is tried until the time is up. */
+static void wait_for_device(struct mp_attach_path *path)
+{
+    uint64_t again_ns = mp_now_ns() + DEVICE_POLL;
+
+    path->step = MP_PATH_DEVICE;
+    mp_engine_arm(path->attach->operation.handle, &path->timer,
+                  path->missed && again_ns < path->until_ns ? again_ns : path->until_ns);
+}
+
+static void path_timer(struct mp_timer *timer)
+{
+    struct mp_attach_path *path =
+        (struct mp_attach_path *)((char *)timer - offsetof(struct mp_attach_path, timer));
+
+    if (mp_now_ns() >= path->until_ns)
+        mp_path_overdue(path);
+    else
+        path_identity(path);
+}
+
 static void identity_finished(struct mp_attach_job *job)
 {
     struct mp_attach_path *path = job->path;
@@ -325,7 +363,7 @@ static void identity_finished(struct mp_attach_job *job)
         if (path->announced)
             path_identity(path);
         else
-            path->step = MP_PATH_DEVICE;
+            wait_for_device(path);
         return;
     }
     if (job->result < 0) {
@@ -335,6 +373,7 @@ static void identity_finished(struct mp_attach_job *job)
         return;
     }
     mp_engine_unwatch_device(path->attach->operation.handle, &path->watch);
+    mp_engine_disarm(path->attach->operation.handle, &path->timer);
     path->fd = job->fd;
     job->fd = -1;
     path->identity = job->identity;
@@ -366,7 +405,8 @@ static void path_identity(struct mp_attach_path *path)
                                : attach->paths_deadline_ns - ANSWER_RESERVE;
     }
     path->step = MP_PATH_IDENTITY;
-    path->opens++;
+    path->opens += path->announced;
+    mp_engine_arm(attach->operation.handle, &path->timer, path->until_ns);
     path->times.device_end_ns = mp_attach_since_begin(path->attach);
     if (job == NULL || !mp_attach_job_start(job, &path->job))
         mp_path_error(path, MANYPATH_E_SYSTEM, MANYPATH_PHASE_IDENTITY, EAGAIN,
@@ -405,7 +445,10 @@ static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *e
     }
     if (result != 0 || (event != NULL && strcmp(event->devname, path->disk.name) != 0))
         return; /* another LUN of the session */
-    path->announced = true;
+    if (event != NULL)
+        path->announced = true;
+    else
+        path->missed = true;
     if (path->step == MP_PATH_DEVICE)
         path_identity(path);
 }
@@ -425,9 +468,10 @@ static void path_device(struct mp_attach_path *path)
         mp_path_error(path, MANYPATH_E_DEVICE, MANYPATH_PHASE_DEVICE, result,
                       "the disk of LUN %" PRIu64 " cannot be read from sysfs: errno %d",
                       path->target.lun, -result);
-    else if (result == 0 && (path->announced || !path->disk_is_ours))
+    else if (result == 0 && (path->announced || path->missed || !path->disk_is_ours))
         path_identity(path);
-    /* else its event comes */
+    else
+        wait_for_device(path);
 }
 
 /* ---- scan ---- */
@@ -467,10 +511,15 @@ static void scan_finished(struct mp_attach_job *job)
 
 static void path_scan(struct mp_attach_path *path)
 {
+    struct manypath_operation *operation = &path->attach->operation;
+
     path->step = MP_PATH_SCAN;
     path->watch.seen = device_seen;
     /* watch first, then look and scan: no event falls between */
-    mp_engine_watch_device(path->attach->operation.handle, &path->watch);
+    mp_engine_watch_device(operation->handle, &path->watch);
+    path->until_ns = mp_now_ns() + operation->deadline_ns - operation->submit_ns;
+    path->timer.fire = path_timer;
+    mp_engine_arm(operation->handle, &path->timer, path->until_ns);
     int result = mp_path_find_disk(path);
 
     if ((result == 0 || result == -EAGAIN) && !is_leaving(&path->disk)) {
@@ -522,8 +571,8 @@ void mp_path_lost_disk(struct mp_attach_path *path)
            " was taken away meanwhile and is scanned for again",
            path->target.address, path->target.portal.port, path->target.lun);
     mp_identity_close(&path->fd);
-    path->has_disk = path->disk_is_ours = path->announced = false;
-    path->opens = 0;
+    mp_path_forget_disk(path);
+    path->disk_is_ours = false;
     path->step = MP_PATH_UP;
 }
 
@@ -591,6 +640,7 @@ static void path_logged_in(struct mp_session_wait *wait, const struct manypath_e
 
 void mp_path_login(struct mp_attach_path *path)
 {
+    mp_engine_disarm(path->attach->operation.handle, &path->timer);
     path->step = MP_PATH_LOGIN;
     path->wait.done = path_logged_in;
     path->wait.terms = &path->attach->terms;

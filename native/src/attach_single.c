@@ -3,6 +3,7 @@
  * of the time, and what it left is taken back before the next is tried. */
 #include "attach_state.h"
 
+#include "scsi.h"
 #include "text.h"
 
 /* What multipathd may do at any time, and what an earlier attach may have led to, is no reason to refuse;
@@ -18,11 +19,25 @@ static void warn_of_holders(struct mp_attach *attach, const struct mp_attach_pat
                        path->disk.name);
 }
 
+/* No map holds the disk, and this process may end at any time: the mark keeps others, whose scan may
+ * have brought it, from taking it back. */
+static void mark(struct mp_attach *attach, const struct mp_attach_path *path)
+{
+    int result = mp_scsi_mark(attach->operation.handle->host->sysfs_root, path->disk.name);
+
+    if (result < 0)
+        mp_attach_warn(attach,
+                       "%s could not be marked as attached (errno %d): an attach of another "
+                       "process that fails at this moment may take it away",
+                       path->disk.name, -result);
+}
+
 static void finish_with(struct mp_attach *attach, struct mp_attach_path *path)
 {
     struct manypath_attachment *attachment = attach->attachment;
 
     warn_of_holders(attach, path);
+    mark(attach, path);
     mp_copy(attachment->device, sizeof attachment->device, path->disk.name);
     mp_copy(attachment->wwid, sizeof attachment->wwid, path->identity.wwid);
     attachment->size_bytes = path->identity.size_bytes;

@@ -159,16 +159,31 @@ static void learn(struct mp_attach_job *job, uint64_t udev_deadline_ns)
                                     &job->identity, &job->fd, &job->error);
 }
 
+/* Somebody other than the volume's own map. */
+static bool is_used(const struct mp_attach_job *job, char *users, size_t size)
+{
+    return job->holders.map[0] == '\0' &&
+           (mp_users_describe(job->host, job->disk.name, -1, users, size) || job->claimed);
+}
+
 /* The volume has another size than the kernel knows: it was extended while nobody looked. A disk that
- * has become smaller is left alone while a map holds it. */
+ * somebody uses keeps the size that he knows; so does one that has become smaller while a map holds it. */
 static void correct_size(struct mp_attach_job *job)
 {
     uint64_t before = job->identity.size_bytes;
+    char users[MANYPATH_MESSAGE_SIZE / 4];
     uint64_t bytes;
 
     if (mp_scsi_capacity(job->fd, CAPACITY_TIMEOUT_MS, &bytes) < 0 || bytes == before ||
         (bytes < before && job->holders.map[0] != '\0'))
         return;
+    if (is_used(job, users, sizeof users)) {
+        snprintf(job->note, sizeof job->note,
+                 "%s has %" PRIu64 " bytes now, and the kernel has it with %" PRIu64
+                 ": it was not rescanned, since it is in use (%s)",
+                 job->disk.name, bytes, before, users);
+        return;
+    }
     if (mp_scsi_rescan(job->host->sysfs_root, job->disk.host, job->disk.channel, job->disk.target,
                        job->disk.lun) < 0)
         return;
@@ -209,8 +224,7 @@ static bool is_stale(struct mp_attach_job *job, struct fault *fault)
         (differs_from_kernel(job, identity->names, identity->names_length, fault) ||
          differs_from_udev(job, fault)))
         return true;
-    correct_size(job);
-    if (job->result == 0 && job->holders.map[0] != '\0' && differs_from_udev(job, fault)) {
+    if (job->holders.map[0] != '\0' && differs_from_udev(job, fault)) {
         /* it stays in its map: multipathd and udev look again */
         fault->text[0] = '\0';
         mp_scsi_announce(job->host->sysfs_root, job->disk.name);
@@ -439,4 +453,6 @@ void mp_attach_identify(struct mp_job *base)
         learn(job, job->deadline_ns);
     if (job->result == 0)
         check_holders(job);
+    if (job->result == 0 && job->was_there)
+        correct_size(job);
 }

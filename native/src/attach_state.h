@@ -80,12 +80,15 @@ struct mp_attach_path {
     struct mp_job *job; /* running for this path, or NULL */
     bool away;          /* its portal is: waited for after the caller has its answer */
     bool session_existed;
-    bool disk_is_ours; /* appeared by our scan */
-    bool announced;    /* the kernel said that the block device is complete */
-    unsigned opens;    /* attempts to open it */
-    unsigned rounds;   /* how often a disk was deleted that was left over */
-    bool refuses;      /* somebody else has its disk: the volume must not be used; see error */
-    uint64_t scan_ns;  /* when the scan began that brought the disk */
+    bool disk_is_ours;     /* appeared by our scan */
+    bool announced;        /* the kernel said that the block device is complete */
+    bool missed;           /* it may have said so: events were lost */
+    unsigned opens;        /* attempts to open it since it was announced */
+    struct mp_timer timer; /* from SCAN to IDENTITY: when to look again, or to give up */
+    uint64_t until_ns;     /* when to give up; until the caller has its answer the volume decides */
+    unsigned rounds;       /* how often a disk was deleted that was left over */
+    bool refuses;          /* somebody else has its disk: the volume must not be used; see error */
+    uint64_t scan_ns;      /* when the scan began that brought the disk */
     struct mp_disk disk;
     bool has_disk;
     bool in_map; /* was handed to the map's job */
@@ -134,6 +137,8 @@ struct mp_attach {
 /* What runs in a worker; it owns copies of all it needs. */
 struct mp_attach_job {
     struct mp_job job;
+    /* Not looked at in the worker. Held by the job: should the handle be closed meanwhile, the attach
+     * keeps the WWID's lock until its last job is over. */
     struct mp_attach *attach;
     struct mp_attach_path *path; /* NULL: the volume's */
     struct mp_job **slot;        /* where those who wait for it keep it */
@@ -201,6 +206,8 @@ int mp_path_find_disk(struct mp_attach_path *path);
 bool mp_path_disk_is_there(struct mp_attach_path *path);
 /* The disk of a ready path is gone: back to UP, to be scanned again. */
 void mp_path_lost_disk(struct mp_attach_path *path);
+/* What was seen of a disk that is gone. */
+void mp_path_forget_disk(struct mp_attach_path *path);
 /* Sends all paths that are UP on to SCAN. */
 void mp_paths_scan(struct mp_attach *attach);
 /* Waits for paths once more: those that are UP scan. */
@@ -219,8 +226,9 @@ void mp_path_fail(struct mp_attach_path *path);
 void mp_path_undo(struct mp_attach_path *path);
 /* Nothing of this path is held any more. */
 void mp_path_let_go(struct mp_attach_path *path);
-/* Lets go of the WWID's lock when no disk is being deleted any more. */
-void mp_attach_undo_unlock(struct mp_attach *attach);
+/* After the map was made, or given up: lets go of the WWID's lock unless a path joins or a disk is being
+ * deleted. */
+void mp_attach_unlock(struct mp_attach *attach);
 
 /* ---- attach_end.c ---- */
 
@@ -255,6 +263,8 @@ struct mp_attach_job *mp_attach_map_job(struct mp_attach *attach, struct mp_atta
                                         void (*finished)(struct mp_attach_job *));
 /* Hands a path over to the map's job. */
 void mp_attach_map_add(struct mp_attach_job *job, struct mp_attach_path *path);
+/* Fails a path that the map's job left out for its size. */
+void mp_path_keep_out(struct mp_attach_path *path, const struct mp_map *map);
 
 /* ---- attach_policy.c ---- */
 

@@ -54,6 +54,7 @@ static void job_drop(struct mp_job *base)
 {
     struct mp_detach_job *job = (struct mp_detach_job *)base;
 
+    mp_operation_release(&job->detach->operation); /* its locks, if the handle was closed */
     mp_host_release(job->host);
     free(job->names);
     free(job);
@@ -86,6 +87,7 @@ struct mp_detach_job *mp_detach_job_new(struct mp_detach *detach, void (*run)(st
     job->job.done = job_done;
     job->job.drop = job_drop;
     job->detach = detach;
+    mp_operation_hold(&detach->operation);
     job->host = mp_host_hold(detach->operation.handle->host);
     job->finished = finished;
     job->result = MANYPATH_E_CANCELLED; /* should it be given up before it begins */

@@ -301,6 +301,11 @@ void mp_operation_deliver(struct manypath_operation *operation)
     (void)written; /* the first write to an eventfd cannot fail */
 }
 
+void mp_operation_hold(struct manypath_operation *operation)
+{
+    atomic_fetch_add(&operation->references, 1);
+}
+
 void mp_operation_release(struct manypath_operation *operation)
 {
     if (atomic_fetch_sub(&operation->references, 1) > 1)

@@ -51,7 +51,7 @@ struct manypath_operation {
     TAILQ_ENTRY(manypath_operation) link;
     struct manypath *handle;
     int event_fd;
-    atomic_int references; /* caller's and loop's */
+    atomic_int references; /* caller's, loop's, and what jobs hold */
     atomic_bool complete;
     atomic_bool cancel_requested;
     bool delivered; /* the result is set and belongs to the caller; what is left is cleaning up */
@@ -124,7 +124,9 @@ void mp_engine_unwatch_device(struct manypath *handle, struct mp_device_watch *w
 /* The result is complete: wakes the caller. The operation lives on until it is idle, looked at
  * after each turn. */
 void mp_operation_deliver(struct manypath_operation *operation);
-/* Drops one reference; the last one frees. */
+/* One more reference. */
+void mp_operation_hold(struct manypath_operation *operation);
+/* Drops one reference; the last one frees, which may be a worker's when the handle is closed. */
 void mp_operation_release(struct manypath_operation *operation);
 
 #endif

@@ -254,6 +254,7 @@ static void job_drop(struct mp_job *base)
 
     if (job->map_fd >= 0)
         close(job->map_fd);
+    mp_operation_release(&job->extend->operation); /* its lock, if the handle was closed */
     mp_host_release(job->host);
     free(job->map_paths);
     free(job->joining);
@@ -290,6 +291,7 @@ static struct extend_job *new_job(struct extend *extend, struct extend_path *pat
     job->job.done = job_done;
     job->job.drop = job_drop;
     job->extend = extend;
+    mp_operation_hold(&extend->operation);
     job->path = path;
     job->map_fd = -1;
     job->host = mp_host_hold(extend->operation.handle->host);

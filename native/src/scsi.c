@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 enum {
@@ -50,6 +51,9 @@ enum {
     READ_CAPACITY_16_SIZE = 32,
     BLOCK_MAX = 64 * 1024, /* bytes; larger ones are nonsense */
 };
+
+/* The only kind of name that sysfs takes from us, besides a security module's. */
+static const char MARK[] = "trusted.manypath.attached";
 
 /* Weak so that a test can answer instead of the kernel. */
 __attribute__((weak)) int mp_scsi_ioctl(int fd, unsigned long request, void *argument)
@@ -140,6 +144,30 @@ int mp_scsi_announce(const char *root, const char *name)
     if (length < 0 || (size_t)length >= sizeof path)
         return -ENAMETOOLONG;
     return write_attribute(path, "change");
+}
+
+static int device_path(const char *root, const char *name, char *path, size_t size)
+{
+    int length = snprintf(path, size, "%s/block/%s/device", root, name);
+
+    return length < 0 || (size_t)length >= size ? -ENAMETOOLONG : 0;
+}
+
+int mp_scsi_mark(const char *root, const char *name)
+{
+    char path[PATH_MAX];
+    int result = device_path(root, name, path, sizeof path);
+
+    if (result < 0)
+        return result;
+    return setxattr(path, MARK, "1", 1, 0) < 0 ? -errno : 0;
+}
+
+bool mp_scsi_is_marked(const char *root, const char *name)
+{
+    char path[PATH_MAX];
+
+    return device_path(root, name, path, sizeof path) == 0 && getxattr(path, MARK, NULL, 0) >= 0;
 }
 
 int mp_scsi_size(int fd, uint64_t *ret_bytes)

@@ -51,6 +51,12 @@ int mp_scsi_offline(const char *root, int32_t host, int32_t channel, int32_t tar
 /* Writes "change" to the uevent file of a block device: udev looks at it again. */
 int mp_scsi_announce(const char *root, const char *name);
 
+/* Marks the disk as attached: for whoever would take it back because its own scan brought it. The mark
+ * is an extended attribute of the SCSI device's folder in sysfs (kernel fs/kernfs/inode.c), so it
+ * goes with the disk. Does not block. -EPERM: this process lacks CAP_SYS_ADMIN. */
+int mp_scsi_mark(const char *root, const char *name);
+bool mp_scsi_is_marked(const char *root, const char *name);
+
 /* Writes 1 to the device's delete file: synchronous, may send SYNCHRONIZE CACHE. -ENOENT when it is
  * gone. */
 int mp_scsi_delete(const char *root, int32_t host, int32_t channel, int32_t target, uint64_t lun);

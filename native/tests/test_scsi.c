@@ -476,6 +476,22 @@ TEST(announce)
     tree_end();
 }
 
+/* A file system in memory takes it from root, as sysfs does. */
+TEST(mark)
+{
+    tree_begin();
+    tree_dir(tree_path("devices/3:0:0:1"));
+    tree_link(tree_path("block/sda/device"), "../../devices/3:0:0:1");
+    CHECK(!mp_scsi_is_marked(tree_root, "sda"));
+    int result = mp_scsi_mark(tree_root, "sda");
+
+    CHECK(result == 0 || result == -EPERM || result == -ENOTSUP);
+    CHECK_EQ(mp_scsi_is_marked(tree_root, "sda"), result == 0);
+    CHECK_EQ(mp_scsi_mark(tree_root, "sdb"), -ENOENT);
+    CHECK(!mp_scsi_is_marked(tree_root, "sdb"));
+    tree_end();
+}
+
 int main(void)
 {
     RUN(short_page);
@@ -498,5 +514,6 @@ int main(void)
     RUN(capacity);
     RUN(offline);
     RUN(announce);
+    RUN(mark);
     return test_end();
 }

@@ -55,6 +55,7 @@ PATIENCE = float(
     os.environ.get("MANYPATH_FAKE_PATIENCE", 4 if "MANYPATH_FAKE_SANITIZE" in os.environ else 1)
 )
 
+WRAPPED = ("write", "open", "openat", "fsync", "setxattr", "getxattr")
 SANITIZERS = {
     "": [],
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
@@ -84,7 +85,7 @@ def build(folder: Path, sanitizer: str = "") -> Path:
     flags = ["-std=c11", "-D_GNU_SOURCE", '-DMANYPATH_VERSION="0"', "-fPIC", "-pthread", "-g"]
     flags += ["-O1", "-fno-omit-frame-pointer", "-fvisibility=hidden", "-Wall", "-Wextra"]
     flags += [f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}", *SANITIZERS[sanitizer]]
-    wraps = [f"-Wl,--wrap={name}" for name in ("write", "open", "openat", "fsync")]
+    wraps = [f"-Wl,--wrap={name}" for name in WRAPPED]
     digest = hashlib.sha256(repr(flags + wraps).encode())
     for path in [*sources, *headers, *included]:
         digest.update(path.read_bytes())

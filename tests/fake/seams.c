@@ -2,7 +2,7 @@
 /*
  * Linked with native/src/ into libmanypath_fake.so: what the library asks of the kernel is asked of
  * tests/fake/host.py instead. Weak functions of the library are overridden here; write(), open(),
- * openat() and fsync() are wrapped by the linker (--wrap) and go on to the real ones unless they
+ * openat(), fsync(), setxattr() and getxattr() are wrapped by the linker (--wrap) and go on to the real ones unless they
  * concern the fake host. Hooks are called in the library's own threads; they return 0 or a negative
  * errno.
  */
@@ -302,4 +302,37 @@ int __wrap_openat(int at, const char *path, int flags, ...)
         return -1;
     }
     return __real_openat(at, path, flags, mode);
+}
+
+/* Extended attributes of sysfs, which a file system in memory lets only root set: a file each. */
+static int attribute_file(const char *path, const char *name, char *file, size_t size)
+{
+    return (size_t)snprintf(file, size, "%s/xattr-%s", path, name) < size ? 0 : -1;
+}
+
+int __wrap_setxattr(const char *path, const char *name, const void *value, size_t size, int flags);
+
+int __wrap_setxattr(const char *path, const char *name, const void *value, size_t size, int flags)
+{
+    char file[PATH_MAX];
+
+    (void)value;
+    (void)size;
+    (void)flags;
+    if (attribute_file(path, name, file, sizeof file) < 0)
+        return -1;
+    int fd = __real_open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+    return fd < 0 ? -1 : close(fd);
+}
+
+ssize_t __wrap_getxattr(const char *path, const char *name, void *value, size_t size);
+
+ssize_t __wrap_getxattr(const char *path, const char *name, void *value, size_t size)
+{
+    char file[PATH_MAX];
+
+    (void)value;
+    (void)size;
+    return attribute_file(path, name, file, sizeof file) < 0 ? -1 : access(file, F_OK);
 }

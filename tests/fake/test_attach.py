@@ -130,6 +130,24 @@ def test_events_are_lost(host: FakeHost) -> None:
     assert operation.finish().path_count == 2
 
 
+def test_events_are_lost_before_the_disk_can_be_opened(host: FakeHost) -> None:
+    """Its own may be among them: it is tried until it can be."""
+    host.export()
+    host.device_delay = lambda _: None
+    operation = host.handle.attach(host.targets(1))
+    assert until(lambda: len(host.passed("scan")) == 1)
+    (session,) = host.sessions.values()
+    disk = session.disks[1]
+    host.appear(disk, event=False)
+    node = host.dev / disk.name
+    node.unlink()
+    for _ in range(5):
+        host.uevent("LOST")
+    assert not operation.wait(0.3)
+    node.touch()
+    assert operation.finish().path_count == 1
+
+
 def test_events_of_others(host: FakeHost) -> None:
     """Nonsense, other subsystems, other sessions."""
     host.export()

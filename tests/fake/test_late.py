@@ -129,6 +129,26 @@ def test_another_disk_is_kept_out(host: FakeHost, away: Portal) -> None:
     assert len(host.disks) == 2
 
 
+def test_of_another_size_than_the_map(host: FakeHost, away: Portal) -> None:
+    """The volume was extended meanwhile, and this portal does not know it yet."""
+    volume = host.export()
+    size = volume.size
+
+    def tell_the_old_size(disk: Disk) -> float:
+        disk.told = size
+        return 0.0
+
+    host.handle.attach([away.target, *host.targets(2)]).finish()
+    volume.size *= 2
+    host.open().extend(host.targets(2)).finish()
+    host.device_delay = tell_the_old_size
+    away.come_back()
+    assert until(lambda: any("kept out, extend the volume" in line for line in host.handle.log), 10)
+    assert until(lambda: len(host.sessions) == len(host.disks) == 2)
+    assert members(host) == 2
+    assert not any("joined" in line for line in host.handle.log)
+
+
 def test_the_map_is_gone(host: FakeHost, away: Portal) -> None:
     """Somebody else detached the volume: nothing is made anew."""
     host.export()
@@ -211,3 +231,19 @@ def test_disks_that_are_late_for_other_reasons_do_not_come_back(host: FakeHost) 
     made = host.handle.attach(host.targets(3), timeout=1.0).finish()
     assert [path.state for path in made.paths] == ["ACTIVE", "FAILED", "ACTIVE"]
     assert until(lambda: len(host.sessions) == 2)
+
+
+def test_a_disk_that_never_appears(host: FakeHost) -> None:
+    """It is given up in the end: others could not log its session out."""
+    host.export()
+    (slow,) = host.listen()
+    host.iscsid.login_delay = lambda request: (
+        2.5 if request.fields is not None and request.fields["port"] == slow.port else 0.0
+    )
+    host.device_delay = lambda disk: None if disk.session.port == slow.port else 0.0
+    made = host.handle.attach([slow, *host.targets(1)], timeout=3.0).finish()
+    assert [path.state for path in made.paths] == ["PENDING", "ACTIVE"]
+    assert until(lambda: len(host.passed("scan")) == 2)
+    assert until(lambda: any("for its block device" in line for line in host.handle.log), 10)
+    assert until(lambda: len(host.sessions) == 1)
+    assert until(lambda: list((host.root / "locks").iterdir()) == [])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fake.host import IQN, NET, FakeHost, at_most, until
+from fake.host import IQN, NET, FakeHost, at_most, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Answer, Default, Mute, Session
 from fake.library import Handle, Target
 
@@ -506,6 +506,51 @@ def test_map_goes_while_extend_waits(host: FakeHost, hold: Hold) -> None:
     assert "attach the volume again" in error.message
 
 
+@pytest.mark.parametrize(
+    ("kind", "point"), [("attach", "dm.create"), ("extend", "rescan"), ("detach", "dm.remove")]
+)
+def test_lock_outlives_a_closed_handle(
+    host: FakeHost, other: Handle, kind: str, point: str
+) -> None:
+    """The map's job is stuck in the kernel: nobody else begins before it is over."""
+    host.export()
+    targets = host.targets(2)
+    if kind != "attach":
+        other.attach(targets).finish()
+    gate = host.block(point)
+    one = getattr(host.handle, kind)(targets)
+    assert gate.reached()
+    host.handle.close()
+    assert one.failure().code == "CANCELLED"
+    two = other.attach(targets)
+    assert not two.wait(0.4)
+    gate.release()
+    assert [path.state for path in two.finish().paths] == ["ACTIVE"] * 2
+    assert until(lambda: list(locks(host).iterdir()) == [])
+
+
+@pytest.mark.parametrize("of", ["old", "new"])
+def test_left_over_disk_waits_for_the_lock(host: FakeHost, hold: Hold, of: str) -> None:
+    """Of either volume. Meanwhile another process replaced the disk: theirs is not deleted."""
+    old, new = host.export(), new_volume()
+    (target,) = host.targets(1)
+    session = host.add_session(target)
+    disk = host.add_disk(session, 1)
+    host.dm.make(old.uuid, [disk.dev], old.size // 512)
+    host.swap(new)
+    holder = hold(f"wwid-{(old if of == 'old' else new).wwid}")
+    attach = host.handle.attach([target])
+    assert until(lambda: host.passed("inquiry"))
+    assert not attach.wait(0.3)
+    with host.lock:
+        host.dm._remove(host.dm.maps[old.uuid])
+        host._vanish(disk)
+    theirs = host.add_disk(session, 1)
+    holder.kill()
+    assert attach.finish().paths[0].device == theirs.name
+    assert not host.passed("delete")
+
+
 # --- directories ----------------------------------------------------------------------------------
 
 
@@ -565,20 +610,26 @@ def test_candidate_that_comes_while_the_map_is_made(host: FakeHost) -> None:
     assert len(host.sessions) == 2
 
 
-def test_undo_leaves_a_disk_that_another_process_uses(host: FakeHost) -> None:
-    """Ours brought it, theirs mapped it, then ours failed."""
-    volume = host.export()
+@pytest.mark.parametrize("single_path", [False, True])
+def test_undo_leaves_a_disk_that_another_process_uses(host: FakeHost, single_path: bool) -> None:
+    """Ours brought it, theirs attached it, then ours failed."""
+    host.export()
     targets = host.targets(2)
     host.device_delay = lambda disk: None if disk.session.address == f"{NET}.1.2" else 0.0
     attach = host.handle.attach(targets, min_paths=2)
     assert until(lambda: len(host.disks) == 1)
-    (name,) = host.disks
-    host.open().attach(targets[:1]).finish()
+    (disk,) = host.disks.values()
+    other = host.open()
+    other.attach(targets[:1], single_path=single_path).finish()
     attach.cancel()
     assert attach.failure().code == "CANCELLED"
-    (member,) = host.dm.maps[volume.uuid].members
-    assert [disk.dev for disk in host.disks.values()] == [member]
-    assert f"{NET}.1.1" in [session.address for session in host.sessions.values()]
+    assert until(lambda: f"{NET}.1.2" not in [s.address for s in host.sessions.values()])
+    assert list(host.disks) == [disk.name]
+    assert disk.name not in host.passed("delete")
+    assert [session.address for session in host.sessions.values()] == [f"{NET}.1.1"]
+    assert len(host.dm.maps) == (0 if single_path else 1)
+    other.detach(targets[:1]).finish()
+    assert host.clean
 
 
 def test_undo_leaves_a_disk_that_came_late_to_another_process(host: FakeHost) -> None:
@@ -621,3 +672,21 @@ def test_job_that_was_given_up_before_it_began(host: FakeHost) -> None:
     hanging.finish()
     assert host.passed("fsync").count(made.device) == 0
     assert len(host.dm.maps) == 1
+
+
+def test_scan_that_was_given_up_before_it_began(host: FakeHost) -> None:
+    """It would bring a disk that nobody wants any more."""
+    host.export(lun=1)
+    host.export(lun=2)
+    handle = host.open(worker_threads=1)
+    made = handle.attach(host.targets(1)).finish()
+    gate = host.block("fsync", made.device)
+    hanging = handle.detach(host.targets(1))
+    assert gate.reached()
+    host.calls.clear()
+    error = handle.attach(host.targets(1, lun=2), timeout=0.5).failure()
+    assert error.code == "TIMEOUT"
+    gate.release()
+    hanging.finish()
+    assert not host.passed("scan")
+    assert until(lambda: host.clean)

@@ -290,6 +290,27 @@ def test_extended_while_nobody_looked(host: FakeHost) -> None:
     assert {path.state for path in made.paths} == {"ACTIVE"}
 
 
+def test_extended_while_it_is_mounted(host: FakeHost) -> None:
+    """A disk in use keeps the size that its user knows."""
+    volume, targets = leave(host, 1)
+    host.disks["sda"].claimed = True
+    volume.size *= 2
+    made = host.handle.attach(targets, single_path=True).finish()
+    assert made.size_bytes == volume.size // 2
+    assert any("was not rescanned, since it is in use" in text for text in made.warnings)
+    assert not host.passed("rescan")
+
+
+@pytest.mark.parametrize("single_path", [False, True])
+def test_extended_while_somebody_holds_it(host: FakeHost, single_path: bool) -> None:
+    volume, targets = leave(host, 1)
+    host.dm.make("LVM-abc", [host.disks["sda"].dev], 8, kind="linear", name="vg-lv")
+    volume.size *= 2
+    error = host.handle.attach(targets, single_path=single_path).failure()
+    assert (error.code, "vg-lv" in error.message) == ("IN_USE", True)
+    assert not host.passed("rescan")
+
+
 def test_smaller_under_a_map(host: FakeHost) -> None:
     """A disk in use is not cut off."""
     volume, targets = leave(host, with_map=True)

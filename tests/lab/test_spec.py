@@ -7,6 +7,7 @@ docstring that begins with "Spec:" quotes the sentence the test checks, word by 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable
@@ -679,6 +680,16 @@ def test_single_path_keeps_a_session_of_somebody_else(lab: Lab, iscsid: Iscsid) 
     attach_single(missing, wwid)
     assert before.sid in {session.sid for session in lab.snapshot().sessions}
     detach(missing, multipath=False)
+    lab.log_out()
+
+
+def test_single_path_marks_its_disk(lab: Lab, iscsid: Iscsid) -> None:
+    """For an attach of another process that fails; the kernel forgets the mark with the disk."""
+    data, wwid = two_exports(lab)
+    folder = Path("/sys/block", attach_single(data, wwid).device, "device").resolve()
+    assert os.getxattr(folder, "trusted.manypath.attached") == b"1"
+    detach(data, multipath=False)
+    assert not folder.exists()
     lab.log_out()
 
 

@@ -18,7 +18,7 @@ TROUBLE = re.compile(
 
 # Warnings that are nobody's fault here, each up to the end of its trace:
 # - mq-deadline counts requests that dm-multipath inserted past it as completed, and warns of its
-#   own statistics, once in a boot, when the disk goes (block/mq-deadline.c dd_exit_sched, with 6.1);
+#   own statistics, once in a boot, when the disk goes (block/mq-deadline.c dd_exit_sched, 6.1);
 # - a trap for a single step that nobody asked for, which the emulator makes
 #   (arch/x86/kernel/traps.c, seen with QEMU 7.2 and 6.12).
 NOT_OURS = re.compile(
