@@ -25,11 +25,11 @@
 #include "text.h"
 #include "udevdb.h"
 #include "users.h"
+#include "waiting.h"
 #include "wwid_locks.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,7 +39,6 @@
 enum {
     MEMBERS_MAX = 64,
     CAPACITY_TIMEOUT_MS = 10000,
-    POLL_MS = 20, /* nobody announces that a device is not claimed any more, or is running again */
 };
 
 /* A disk comes back to "running" a moment after its session is logged in (kernel iscsi_unblock). */
@@ -78,14 +77,6 @@ static uint64_t patience(const struct mp_attach_job *job, uint64_t most_ns)
     return now + (left < most_ns ? left : most_ns);
 }
 
-static bool wait_until(uint64_t until_ns)
-{
-    if (mp_now_ns() >= until_ns)
-        return false;
-    poll(NULL, 0, POLL_MS);
-    return true;
-}
-
 /* ---- what is wrong ---- */
 
 /* The kernel has given it up, although its session is logged in. */
@@ -97,7 +88,7 @@ static bool is_down(const struct mp_attach_job *job, struct fault *fault)
     size_t length;
 
     mp_copy(state, sizeof state, job->disk.state);
-    while (strcmp(state, "transport-offline") == 0 && wait_until(until_ns) &&
+    while (strcmp(state, "transport-offline") == 0 && mp_wait_turn(until_ns) &&
            mp_sysfs_device_attribute(root, job->disk.name, "state", state, sizeof state - 1,
                                      &length) == 0)
         state[length > 0 && state[length - 1] == '\n' ? length - 1 : length] = '\0';
@@ -298,7 +289,7 @@ static bool release(struct mp_attach_job *job, const struct fault *fault)
             return false;
         if (!mp_disk_is_claimed(job->host, job->disk.name))
             return true;
-    } while (wait_until(until_ns));
+    } while (mp_wait_turn(until_ns));
     char users[MANYPATH_MESSAGE_SIZE / 4];
 
     mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
@@ -375,7 +366,7 @@ static void check_holders(struct mp_attach_job *job)
             break;
         if (holders->map[0] != '\0' || job->single_path || !can_look)
             return;
-        if (!wait_until(until_ns)) {
+        if (!mp_wait_turn(until_ns)) {
             mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
             who = users;
             break;

@@ -5,11 +5,11 @@
 #include "scsi.h"
 #include "text.h"
 #include "udevdb.h"
+#include "waiting.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -22,7 +22,6 @@ enum {
     PAGE_DESIGNATORS = 0x83,   /* SPC-4 section 7.8.6 */
     PAGE_BYTES = 4096,
     INQUIRY_TIMEOUT_MS = 10000,
-    UDEV_POLL_MS = 20,
 };
 
 #define ANNOUNCE_AFTER UINT64_C(1000000000)
@@ -54,25 +53,24 @@ static int ask_udev(const struct mp_host *host, const char *name, dev_t dev, int
     flock(fd, LOCK_UN);
     for (;;) {
         int result = mp_udevdb_read(host->udev_data, dev, &entry);
-        uint64_t now = mp_now_ns();
 
         if (result == -EPROTO)
             return mp_error(err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, result,
                             "udev's ID_SERIAL of %s cannot be the name of a map", name);
         if (result == 0 && is_believable(&entry, identity, terms->appeared_ns))
             break;
-        if (now >= terms->deadline_ns)
+        if (mp_now_ns() >= announce_ns) { /* an older udevd has skipped the locked disk for good */
+            mp_scsi_announce(host->sysfs_root, name);
+            announce_ns = UINT64_MAX;
+        }
+        /* udev tells its listeners only, and those need its library */
+        if (!mp_wait_turn(terms->deadline_ns))
             return mp_error(
                 err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
                 "%s has no unambiguous NAA or EUI-64 name in page 0x83, so udev has to "
                 "tell its WWID, and %s/b%u:%u has no ID_SERIAL %s; check that udevd runs",
                 name, host->udev_data, major(dev), minor(dev),
                 result == 0 && entry.id_serial[0] != '\0' ? "of this disk" : "yet");
-        if (now >= announce_ns) { /* an older udevd has skipped the locked disk for good */
-            mp_scsi_announce(host->sysfs_root, name);
-            announce_ns = UINT64_MAX;
-        }
-        poll(NULL, 0, UDEV_POLL_MS); /* udev tells its listeners only, and those need its library */
     }
     if (terms->deadline_ns != 0)
         identity->locked = flock(fd, LOCK_EX | LOCK_NB) == 0;

@@ -10,6 +10,7 @@
 #include "queueing.h"
 #include "sysfs.h"
 #include "users.h"
+#include "waiting.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -150,12 +151,12 @@ static int wait_unused(struct unmap *unmap)
             return result;
         if (unused(unmap))
             return 1;
-        if (mp_map_wait(unmap->until_ns))
+        if (mp_wait_turn(unmap->until_ns))
             continue;
         /* with force the writer may be one that is stuck, until the kernel gives its paths up */
         unmap->result->named =
             mp_users_describe(unmap->host, unmap->device, -1, users, sizeof users);
-        if (!unmap->options->force || unmap->result->named || !mp_map_wait(unmap->deadline_ns))
+        if (!unmap->options->force || unmap->result->named || !mp_wait_turn(unmap->deadline_ns))
             return in_use(unmap);
     }
 }
@@ -278,7 +279,7 @@ static int remove_map(struct unmap *unmap)
         bool hopeless = unmap->options->force && unmap->queueing.dead;
 
         if (!unused(unmap) && !hopeless) { /* opened since: it stays whole */
-            if (!mp_map_wait(unmap->until_ns))
+            if (!mp_wait_turn(unmap->until_ns))
                 return give_up(unmap);
             continue;
         }
@@ -297,7 +298,7 @@ static int remove_map(struct unmap *unmap)
             continue; /* look once more */
         if (result != -EBUSY)
             return mp_map_error(unmap->err, MANYPATH_PHASE_UNMAP, result, unmap->uuid, "removing");
-        if (!mp_map_wait(hopeless ? unmap->deadline_ns : unmap->until_ns))
+        if (!mp_wait_turn(hopeless ? unmap->deadline_ns : unmap->until_ns))
             return give_up(unmap);
     }
 }
@@ -369,7 +370,7 @@ int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadli
         return result;
     do /* its creator, between CREATE and RESUME, either finishes or finds the disks gone */
         result = mp_dm_info(unmap.fd, uuid, &unmap.info);
-    while (result == 0 && !unmap.info.active_table && mp_map_wait(empty_until_ns));
+    while (result == 0 && !unmap.info.active_table && mp_wait_turn(empty_until_ns));
     if (result == 0 && unmap.info.active_table)
         result = members_are_gone(host, unmap.fd, uuid, &gone);
     if (result < 0 && result != -ENXIO) {
@@ -401,7 +402,7 @@ int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
     if (result == 0)
         do
             result = look(&unmap);
-        while (result == 1 && !unused(&unmap) && mp_map_wait(deadline_ns));
+        while (result == 1 && !unused(&unmap) && mp_wait_turn(deadline_ns));
     if (result == 1 && unmap.info.active_table) /* one of another type is not a left-over of ours */
         result = mp_map_check_type(unmap.fd, uuid, err) < 0 ? MANYPATH_E_MAP : 1;
     if (result == 1)
@@ -449,7 +450,7 @@ int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns
     result->flush = MANYPATH_FLUSH_UNKNOWN;
     /* exclusive: fails while a file system, a map or another exclusive user has it */
     while ((fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && (error = errno) == EBUSY &&
-           !(result->mapped = in_multipath_map(host, name)) && mp_map_wait(until_ns))
+           !(result->mapped = in_multipath_map(host, name)) && mp_wait_turn(until_ns))
         ;
     if (fd < 0) {
         if (error == ENOENT || error == ENXIO || error == ENODEV) {
