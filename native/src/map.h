@@ -74,6 +74,7 @@ struct mp_unmap_result {
     bool mapped;         /* mp_disk_release(): a multipath map has the disk */
     atomic_bool claimed; /* mp_disk_release(): nobody uses it; known while the flush goes on */
     bool deferred;       /* the map is in use and goes when it is closed */
+    struct manypath_error flush_error; /* mp_map_remove(): of a flush that did not stop it */
 };
 
 /*

@@ -318,6 +318,10 @@ int mp_map_remove(struct mp_host *host, const char *uuid, const struct mp_unmap_
         code = mp_map_flush(host, uuid, options, deadline_ns, result, err);
     if (code < 0 && !(options->force && code == MANYPATH_E_FLUSH))
         return code;
+    if (code < 0 && err != NULL) {
+        result->flush_error = *err;
+        *err = (struct manypath_error){0};
+    }
     if (options->flush && mp_now_ns() >= deadline_ns) /* somebody else may have it by now */
         return mp_error(err, MANYPATH_E_TIMEOUT, MANYPATH_PHASE_UNMAP, ETIMEDOUT,
                         "flushing map %s took so long that it was not removed", uuid);
