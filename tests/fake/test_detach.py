@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import itertools
 import threading
+import time
 
 import pytest
 
@@ -567,6 +568,58 @@ def test_delete_hangs_with_force(host: FakeHost) -> None:
     assert (error.code, error.phase) == ("TIMEOUT", "delete")
     assert not host.sessions
     gate.release()
+
+
+def test_flush_and_removal_fail_with_force(host: FakeHost) -> None:
+    """A writer had it open for the time of the flush: the removal flushes, and tells of both."""
+    item = attached(host)
+    item.open_count = 1
+    timer = threading.Timer(2.0, setattr, (item, "open_count", 0))
+    timer.start()
+    host.fail("fsync", errno.EIO)
+    host.fail("dm.remove", errno.EIO, item.uuid)
+    error = host.handle.detach(host.targets(2), timeout=4.0, force=True).failure()
+    timer.join()
+    assert [found.code for found in error.detachment.errors] == ["FLUSH", "MAP"]
+    assert error.code == "FLUSH"
+    assert error.detachment.flush == "FAILED"
+    assert len(host.disks) == 2
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
+def test_cancelled_after_an_error(host: FakeHost, force: bool) -> None:
+    """The cancellation is what is raised; what failed before it is told too."""
+    attached(host)
+    host.fail("delete", errno.EIO, "sda")
+    gate = host.block("delete", "sdb")
+    operation = host.handle.detach(host.targets(2), force=force)
+    assert gate.reached()
+    assert until(lambda: "sda" in host.passed("delete"))
+    time.sleep(0.1)  # nobody tells that the answer has arrived
+    operation.cancel()
+    error = operation.failure()
+    gate.release()
+    assert error.code == "CANCELLED"
+    assert "the map is gone, 0 of 2 SCSI devices are deleted" in error.message
+    if force:
+        assert [found.code for found in error.detachment.errors] == ["CANCELLED", "DEVICE"]
+    else:
+        assert error.message.count("cancelled") == 1
+        assert "; and deleting SCSI device sda failed" in error.message
+
+
+def test_timeout_tells_that_the_map_was_kept(host: FakeHost) -> None:
+    """In use; the logout of the other volume's session takes too long."""
+    item = attached(host)
+    host.mount((MAJOR, item.minor), "/mnt")
+    item.open_count = 1
+    targets = host.targets(3)
+    host.add_session(targets[2])
+    host.iscsid.script(LOGOUT, Hang(), Hang(), Hang())
+    error = host.handle.detach(targets, timeout=2.0, force=True).failure()
+    words = [found.message for found in error.detachment.errors if found.code == "TIMEOUT"]
+    assert "the map was kept, 0 of 2 SCSI devices are deleted" in words[0]
+    assert len(host.disks) == 2
 
 
 # --- multipathd -----------------------------------------------------------------------------------
