@@ -448,14 +448,27 @@ int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns
 {
     char path[PATH_MAX];
     uint64_t until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_BUSY_LIMIT);
-    int fd, error = 0;
+    int fd, error, program = 0;
 
     snprintf(path, sizeof path, "%s/%s", host->dev_root, name);
     result->flush = MANYPATH_FLUSH_UNKNOWN;
-    /* exclusive: fails while a file system, a map or another exclusive user has it */
-    while ((fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && (error = errno) == EBUSY &&
-           !(result->mapped = in_multipath_map(host, name)) && mp_wait_turn(until_ns))
-        ;
+    do { /* udev looks at disks for moments */
+        int found = mp_users_program(host, name, deadline_ns);
+
+        if (found != -ETIMEDOUT || program == 0) /* else the last look counts */
+            program = found;
+        fd = -1;
+        /* exclusive: fails while a file system, a map or another exclusive user has it */
+        if (program == 0)
+            fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+        error = program != 0 ? EBUSY : fd < 0 ? errno : 0;
+        result->mapped = error == EBUSY && in_multipath_map(host, name);
+    } while (error == EBUSY && program >= 0 && !result->mapped && mp_wait_turn(until_ns));
+    if (program < 0)
+        return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, program,
+                        "cannot look in %s whether a program has %s open: errno %d; nothing was "
+                        "removed",
+                        host->proc_root, name, -program);
     if (fd < 0) {
         if (error == ENOENT || error == ENXIO || error == ENODEV) {
             result->flush = MANYPATH_FLUSH_NOT_NEEDED;

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from fake.dm import MAJOR, Map
-from fake.host import IQN, NET, SIZE, FakeHost, at_most, new_volume, until
+from fake.host import IQN, NET, SIZE, FakeHost, OpenFile, at_most, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Hang, Mute, Request
 from fake.library import Failure, Target
 from fake.multipathd import FakeMultipathd
@@ -239,6 +239,82 @@ def test_mounted_disk_without_a_map(host: FakeHost) -> None:
         error = host.handle.detach([target], timeout=0.5).failure()
     assert error.code == "IN_USE"
     assert host.disks
+
+
+def opened_disk(host: FakeHost) -> tuple[Target, OpenFile]:
+    """A disk without a map, which a program has open."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    return target, host.open_in(4711, "qemu-kvm", disk.name)
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
+def test_disk_that_a_program_has_open(host: FakeHost, force: bool) -> None:
+    """Without claiming it: the kernel would delete it under the program."""
+    target, opened = opened_disk(host)
+    with at_most(1.5):
+        error = host.handle.detach([target], timeout=0.5, force=force).failure()
+    assert error.code == "IN_USE"
+    words = "sda is in use: open in qemu-kvm (pid 4711); nothing was removed"
+    assert error.message == words
+    assert order(host) == []
+    assert len(host.sessions) == 1
+    opened.close()
+    host.handle.detach([target]).finish()
+    assert host.clean
+
+
+def test_disk_that_a_program_has_open_for_a_moment(host: FakeHost) -> None:
+    target, opened = opened_disk(host)
+    threading.Timer(0.2, opened.close).start()
+    assert host.handle.detach([target]).finish().devices_removed == 1
+
+
+def test_disk_that_multipathd_looks_at(host: FakeHost) -> None:
+    """It may have a disk open that it does not use; neither do other files count."""
+    target, opened = opened_disk(host)
+    opened.close()
+    host.open_in(4711, "multipathd", "sda")
+    host.open_in(4712, "qemu-kvm", "sdaa")
+    assert host.handle.detach([target]).finish().devices_removed == 1
+
+
+def test_partition_of_a_disk_that_a_program_has_open(host: FakeHost) -> None:
+    target, opened = opened_disk(host)
+    opened.close()
+    host.open_in(4711, "mkfs.ext4", "sda1")
+    error = host.handle.detach([target], timeout=0.5).failure()
+    assert "sda is in use: open in mkfs.ext4 (pid 4711)" in error.message
+
+
+def test_programs_that_cannot_be_looked_at(host: FakeHost) -> None:
+    """Nothing is known, so nothing is done."""
+    target, opened = opened_disk(host)
+    with host.denied("4711/fd"):
+        error = host.handle.detach([target], timeout=0.5, force=True).failure()
+    assert (error.code, error.errno) == ("IN_USE", errno.EMFILE)
+    assert host.disks
+    with host.denied("4711/fd", errno.EACCES):
+        assert host.handle.detach([target]).finish().devices_removed == 1
+    opened.close()
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
+def test_disk_comes_into_a_map_after_the_flush(host: FakeHost, force: bool) -> None:
+    """multipathd's, or another attach's: it is not deleted under it."""
+    volume = host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    host.call("fsync", lambda: host.dm.make(volume.uuid, [disk.dev], SECTORS) and None)
+    error = host.handle.detach([target], force=force).failure()
+    assert (error.code, error.phase, error.retryable) == ("IN_USE", "delete", True)
+    assert f"held by {volume.uuid} (dm-0); it was not deleted" in error.message
+    assert host.disks
+    assert host.sessions
+    made = host.handle.detach([target]).finish()
+    assert made.map_removed
+    assert host.clean
 
 
 def test_session_without_a_disk(host: FakeHost) -> None:
