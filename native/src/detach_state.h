@@ -125,6 +125,7 @@ struct mp_detach_job {
     struct mp_disk disk;
     struct mp_unmap_options options;
     struct mp_unmap_result unmap;
+    bool held_stays;   /* DELETE: the disk, should somebody have taken it */
     size_t name_count; /* FORGET */
     char (*names)[MANYPATH_DEVICE_SIZE];
     int result;
