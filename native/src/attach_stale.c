@@ -100,12 +100,11 @@ static bool is_down(const struct mp_attach_job *job, struct fault *fault)
 static bool differs_from_kernel(const struct mp_attach_job *job, const uint8_t *names,
                                 size_t names_length, struct fault *fault)
 {
-    uint8_t page[4096], then_names[MP_LUN_NAMES_SIZE];
+    uint8_t page[MP_VPD_PAGE_SIZE], then_names[MP_LUN_NAMES_SIZE];
     char then[MANYPATH_WWID_SIZE] = "a disk with other designators";
     size_t length, then_length;
 
-    if (mp_sysfs_device_attribute(job->host->sysfs_root, job->disk.name, "vpd_pg83", page,
-                                  sizeof page, &length) < 0 ||
+    if (mp_sysfs_page83(job->host->sysfs_root, job->disk.name, page, &length) < 0 ||
         mp_vpd83_lun_names(page, length, then_names, sizeof then_names, &then_length) < 0)
         return false; /* a kernel that keeps none */
     bool named = mp_vpd83_wwid(page, length, then) == 0;

@@ -3,6 +3,7 @@
 
 #include "error.h"
 #include "scsi.h"
+#include "sysfs.h"
 #include "text.h"
 #include "udevdb.h"
 #include "waiting.h"
@@ -20,7 +21,6 @@
 enum {
     PAGE_SERIAL_NUMBER = 0x80, /* SPC-4 section 7.8.15 */
     PAGE_DESIGNATORS = 0x83,   /* SPC-4 section 7.8.6 */
-    PAGE_BYTES = 4096,
     INQUIRY_TIMEOUT_MS = 10000,
 };
 
@@ -95,7 +95,7 @@ static int read_page(int fd, const char *name, uint8_t code, uint8_t *page, size
 static int read_serial(int fd, const char *name, struct mp_identity *identity,
                        struct manypath_error *err)
 {
-    uint8_t page[PAGE_BYTES];
+    uint8_t page[MP_VPD_PAGE_SIZE];
     size_t length;
     int result = read_page(fd, name, PAGE_SERIAL_NUMBER, page, sizeof page, &length, err);
 
@@ -112,7 +112,7 @@ static int read_wwid(const struct mp_host *host, int fd, const char *name, dev_t
                      const struct mp_identity_terms *terms, struct mp_identity *identity,
                      struct manypath_error *err)
 {
-    uint8_t page[PAGE_BYTES];
+    uint8_t page[MP_VPD_PAGE_SIZE];
     size_t length;
     int result = read_page(fd, name, PAGE_DESIGNATORS, page, sizeof page, &length, err);
 
@@ -239,10 +239,25 @@ int mp_identity_read(const struct mp_host *host, const char *name, dev_t dev,
     return result;
 }
 
+int mp_identity_known(const struct mp_host *host, const char *name,
+                      char ret_wwid[MANYPATH_WWID_SIZE])
+{
+    uint8_t page[MP_VPD_PAGE_SIZE];
+    size_t length;
+    int result = mp_sysfs_page83(host->sysfs_root, name, page, &length);
+
+    ret_wwid[0] = '\0';
+    if (result == -EMFILE || result == -ENFILE || result == -ENOMEM)
+        return result;
+    if (result == 0 && mp_vpd83_wwid(page, length, ret_wwid) < 0)
+        ret_wwid[0] = '\0';
+    return 0;
+}
+
 int mp_identity_names(const struct mp_host *host, const char *name, dev_t dev,
                       uint8_t ret_names[MP_LUN_NAMES_SIZE], size_t *ret_length)
 {
-    uint8_t page[PAGE_BYTES];
+    uint8_t page[MP_VPD_PAGE_SIZE];
     size_t length;
     int fd = open_disk(host, name, dev, NULL);
 
