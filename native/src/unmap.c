@@ -3,6 +3,7 @@
 #include "dm.h"
 #include "error.h"
 #include "fault.h"
+#include "holders.h"
 #include "map.h"
 #include "map_heal.h"
 #include "map_util.h"
@@ -419,19 +420,10 @@ int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
 
 static bool in_multipath_map(const struct mp_host *host, const char *name)
 {
-    char holders[8][MANYPATH_DEVICE_SIZE];
-    size_t count = 0;
+    struct mp_holders holders;
 
-    if (mp_sysfs_holders(host->sysfs_root, name, holders, 8, &count) < 0)
-        return false;
-    for (size_t i = 0; i < count && i < 8; i++) {
-        char uuid[MP_DM_UUID_SIZE] = "";
-
-        mp_sysfs_dm(host->sysfs_root, holders[i], uuid, sizeof uuid, NULL, 0);
-        if (strncmp(uuid, "mpath-", 6) == 0)
-            return true;
-    }
-    return false;
+    return mp_holders_read(host, name, /* wwid= */ "", &holders) == 0 &&
+           holders.other_map[0] != '\0';
 }
 
 static int disk_in_use(const struct mp_host *host, const char *name, struct manypath_error *err)
