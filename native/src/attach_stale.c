@@ -354,10 +354,9 @@ static void check_holders(struct mp_attach_job *job)
     bool can_look = job->identity.locked;
 
     for (;;) {
-        job->claimed =
-            can_look ? mp_disk_is_claimed(job->host, job->disk.name)
-                     : job->single_path && job->was_there &&
-                           mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
+        job->claimed = can_look ? mp_disk_is_claimed(job->host, job->disk.name)
+                                : job->single_path && job->was_there &&
+                                      mp_users_name(job->host, job->disk.name, users, sizeof users);
         if ((can_look && !job->claimed) ||
             mp_holders_read(job->host, job->disk.name, job->identity.wwid, holders) < 0)
             return;

@@ -155,8 +155,7 @@ static int wait_unused(struct unmap *unmap)
         if (mp_wait_turn(unmap->until_ns))
             continue;
         /* with force the writer may be one that is stuck, until the kernel gives its paths up */
-        unmap->result->named =
-            mp_users_describe(unmap->host, unmap->device, -1, users, sizeof users);
+        unmap->result->named = mp_users_name(unmap->host, unmap->device, users, sizeof users);
         if (!unmap->options->force || unmap->result->named || !mp_wait_turn(unmap->deadline_ns))
             return in_use(unmap);
     }

@@ -265,6 +265,17 @@ def test_disk_that_a_program_has_open(host: FakeHost, force: bool) -> None:
     assert host.clean
 
 
+def test_dead_disk_that_a_program_has_open_with_force(host: FakeHost) -> None:
+    """It may come back as another volume, which the program would write to."""
+    target, _ = opened_disk(host)
+    (host.disks["sda"].folder / "state").write_text("offline\n")
+    error = host.handle.detach([target], timeout=2.0, force=True).failure()
+    assert [found.code for found in error.detachment.errors] == ["IN_USE"]
+    assert "open in qemu-kvm (pid 4711)" in error.message
+    assert error.detachment.flush == "UNKNOWN"
+    assert host.clean
+
+
 def test_disk_that_a_program_has_open_for_a_moment(host: FakeHost) -> None:
     target, opened = opened_disk(host)
     threading.Timer(0.2, opened.close).start()
