@@ -25,11 +25,11 @@
 #include "text.h"
 #include "udevdb.h"
 #include "users.h"
+#include "waiting.h"
 #include "wwid_locks.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,7 +39,6 @@
 enum {
     MEMBERS_MAX = 64,
     CAPACITY_TIMEOUT_MS = 10000,
-    POLL_MS = 20, /* nobody announces that a device is not claimed any more, or is running again */
 };
 
 /* A disk comes back to "running" a moment after its session is logged in (kernel iscsi_unblock). */
@@ -78,14 +77,6 @@ static uint64_t patience(const struct mp_attach_job *job, uint64_t most_ns)
     return now + (left < most_ns ? left : most_ns);
 }
 
-static bool wait_until(uint64_t until_ns)
-{
-    if (mp_now_ns() >= until_ns)
-        return false;
-    poll(NULL, 0, POLL_MS);
-    return true;
-}
-
 /* ---- what is wrong ---- */
 
 /* The kernel has given it up, although its session is logged in. */
@@ -97,7 +88,7 @@ static bool is_down(const struct mp_attach_job *job, struct fault *fault)
     size_t length;
 
     mp_copy(state, sizeof state, job->disk.state);
-    while (strcmp(state, "transport-offline") == 0 && wait_until(until_ns) &&
+    while (strcmp(state, "transport-offline") == 0 && mp_wait_turn(until_ns) &&
            mp_sysfs_device_attribute(root, job->disk.name, "state", state, sizeof state - 1,
                                      &length) == 0)
         state[length > 0 && state[length - 1] == '\n' ? length - 1 : length] = '\0';
@@ -109,12 +100,11 @@ static bool is_down(const struct mp_attach_job *job, struct fault *fault)
 static bool differs_from_kernel(const struct mp_attach_job *job, const uint8_t *names,
                                 size_t names_length, struct fault *fault)
 {
-    uint8_t page[4096], then_names[MP_LUN_NAMES_SIZE];
+    uint8_t page[MP_VPD_PAGE_SIZE], then_names[MP_LUN_NAMES_SIZE];
     char then[MANYPATH_WWID_SIZE] = "a disk with other designators";
     size_t length, then_length;
 
-    if (mp_sysfs_device_attribute(job->host->sysfs_root, job->disk.name, "vpd_pg83", page,
-                                  sizeof page, &length) < 0 ||
+    if (mp_sysfs_page83(job->host->sysfs_root, job->disk.name, page, &length) < 0 ||
         mp_vpd83_lun_names(page, length, then_names, sizeof then_names, &then_length) < 0)
         return false; /* a kernel that keeps none */
     bool named = mp_vpd83_wwid(page, length, then) == 0;
@@ -312,7 +302,7 @@ static bool release(struct mp_attach_job *job, const struct fault *fault)
             return false;
         if (!mp_disk_is_claimed(job->host, job->disk.name))
             return true;
-    } while (wait_until(until_ns));
+    } while (mp_wait_turn(until_ns));
     char users[MANYPATH_MESSAGE_SIZE / 4];
 
     mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
@@ -378,10 +368,9 @@ static void check_holders(struct mp_attach_job *job)
     bool can_look = job->identity.locked;
 
     for (;;) {
-        job->claimed =
-            can_look ? mp_disk_is_claimed(job->host, job->disk.name)
-                     : job->single_path && job->was_there &&
-                           mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
+        job->claimed = can_look ? mp_disk_is_claimed(job->host, job->disk.name)
+                                : job->single_path && job->was_there &&
+                                      mp_users_name(job->host, job->disk.name, users, sizeof users);
         if ((can_look && !job->claimed) ||
             mp_holders_read(job->host, job->disk.name, job->identity.wwid, holders) < 0)
             return;
@@ -389,7 +378,7 @@ static void check_holders(struct mp_attach_job *job)
             break;
         if (holders->map[0] != '\0' || job->single_path || !can_look)
             return;
-        if (!wait_until(until_ns)) {
+        if (!mp_wait_turn(until_ns)) {
             mp_users_describe(job->host, job->disk.name, -1, users, sizeof users);
             who = users;
             break;

@@ -128,6 +128,26 @@ static void name_logouts(const struct mp_detach *detach, char *text, size_t size
     }
 }
 
+/* "the map is gone, 2 of 3 SCSI devices are deleted, ": what is known so far. */
+static void name_removed(const struct mp_detach *detach, char *text, size_t size)
+{
+    const struct manypath_detachment *result = detach->detachment;
+    const char *map = result->map_removed ? "the map is gone, " : "";
+
+    for (size_t i = 0; i < detach->device_count; i++) {
+        const struct mp_detach_device *device = &detach->devices[i];
+
+        if (device->uuid[0] != '\0' && device->deferred)
+            map = "the map is still open and goes when it is closed, ";
+        else if (device->uuid[0] != '\0' && device->kept)
+            map = "the map was kept, ";
+    }
+    text[0] = '\0';
+    if (detach->step > DETACH_REMOVE)
+        snprintf(text, size, "%s%u of %zu SCSI devices are deleted, ", map, result->devices_removed,
+                 detach->disk_count);
+}
+
 /* What the detach waited for at its end. */
 static void waited_for(const struct mp_detach *detach, int code, struct manypath_error *ret_error)
 {
@@ -144,17 +164,16 @@ static void waited_for(const struct mp_detach *detach, int code, struct manypath
         [DETACH_REMOVE] = {MANYPATH_PHASE_UNMAP,
                            "while the map was being removed, which goes on in the kernel; its "
                            "queueing is restored if it stays"},
-        [DETACH_DELETE] = {MANYPATH_PHASE_DELETE,
-                           "the map is gone, SCSI devices were being deleted"},
-        [DETACH_FORGET] = {MANYPATH_PHASE_DELETE,
-                           "map and devices are gone, multipathd was to let go of them"},
-        [DETACH_LOGOUT] = {MANYPATH_PHASE_LOGOUT,
-                           "map and devices are gone, sessions were being logged out"},
+        [DETACH_DELETE] = {MANYPATH_PHASE_DELETE, "others were being deleted"},
+        [DETACH_FORGET] = {MANYPATH_PHASE_DELETE, "multipathd was to let go of them"},
+        [DETACH_LOGOUT] = {MANYPATH_PHASE_LOGOUT, "sessions were being logged out"},
         [DETACH_DONE] = {MANYPATH_PHASE_NONE, ""},
     };
 
+    char removed[MANYPATH_MESSAGE_SIZE / 4];
     char logouts[MANYPATH_MESSAGE_SIZE / 2];
 
+    name_removed(detach, removed, sizeof removed);
     name_logouts(detach, logouts, sizeof logouts);
     for (size_t i = 0; i < detach->lock_count && detach->step == DETACH_LOCK; i++)
         if (detach->locks[i].lock.state == MP_LOCK_WAITING) {
@@ -162,9 +181,9 @@ static void waited_for(const struct mp_detach *detach, int code, struct manypath
             return;
         }
     mp_error(ret_error, code, steps[detach->step].phase, 0,
-             "%s: %s%s; the same call goes on from there",
+             "%s: %s%s%s; the same call goes on from there",
              code == MANYPATH_E_TIMEOUT ? "the timeout passed" : "the detach was cancelled",
-             steps[detach->step].state, logouts);
+             removed, steps[detach->step].state, logouts);
 }
 
 static void detach_cancel(struct manypath_operation *operation, int code)
@@ -173,9 +192,10 @@ static void detach_cancel(struct manypath_operation *operation, int code)
     struct manypath_error error;
 
     waited_for(detach, code, &error);
-    mp_detach_error(detach, &error);
-    if (code == MANYPATH_E_CANCELLED)
-        detach->operation.error = error;
+    if (code == MANYPATH_E_CANCELLED) /* who cancelled waits for that answer */
+        mp_detach_error_first(detach, &error);
+    else
+        mp_detach_error(detach, &error);
     finish(detach);
 }
 

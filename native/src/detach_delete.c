@@ -7,6 +7,7 @@
 #include "forget.h"
 #include "scsi.h"
 #include "text.h"
+#include "users.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -72,11 +73,26 @@ void mp_detach_forget(struct mp_detach *detach)
 
 /* ---- DELETE ---- */
 
+/* Somebody took a disk without a map after it was flushed: multipathd, or another attach. */
+static bool is_held(struct mp_detach_job *job)
+{
+    char users[MANYPATH_MESSAGE_SIZE / 2];
+
+    if (!mp_users_name(job->host, job->disk.name, users, sizeof users))
+        return false;
+    job->result = mp_error(&job->error, MANYPATH_E_IN_USE, MANYPATH_PHASE_DELETE, EBUSY,
+                           "%s came into use after it was flushed: %s; it was not deleted",
+                           job->disk.name, users);
+    return true;
+}
+
 static void delete_run(struct mp_job *base)
 {
     struct mp_detach_job *job = (struct mp_detach_job *)base;
 
     MP_FAULT("detach.delete");
+    if (job->held_stays && is_held(job))
+        return;
     job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
                                  job->disk.target, job->disk.lun);
     if (job->uuid[0] != '\0')
@@ -98,6 +114,8 @@ static void delete_finished(struct mp_detach_job *job)
 
     if (job->result == 0) {
         detach->detachment->devices_removed++;
+    } else if (job->result == MANYPATH_E_IN_USE) {
+        detach->disks[job->index].kept = true;
     } else if (job->result != -ENOENT && job->result != -ENODEV) {
         mp_error(&error, MANYPATH_E_DEVICE, MANYPATH_PHASE_DELETE, job->result,
                  "deleting SCSI device %s failed with errno %d", job->disk.name, -job->result);
@@ -163,6 +181,7 @@ void mp_detach_delete(struct mp_detach *detach)
         if (job != NULL) {
             job->index = i;
             job->disk = disk->disk;
+            job->held_stays = device != NULL && device->uuid[0] == '\0' && !device->dead;
             if (device != NULL && !device->deferred) /* that one goes by itself */
                 mp_copy(job->uuid, sizeof job->uuid, disk->map);
         }

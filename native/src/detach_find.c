@@ -4,8 +4,8 @@
 
 #include "error.h"
 #include "fault.h"
+#include "identity.h"
 #include "text.h"
-#include "vpd.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HOLDERS_MAX = 8, MEMBERS_MAX = 256, PAGE_MAX = 4096 };
+enum { HOLDERS_MAX = 8, MEMBERS_MAX = 256 };
 
 static const char *sysfs_root(const struct mp_detach *detach)
 {
@@ -159,20 +159,11 @@ static int held_by_other(struct mp_detach *detach, const char *name, const char 
     return -EBUSY;
 }
 
-/* The WWID of a disk as the kernel read it when the disk came, without I/O; "" if none is known. */
 static int read_wwid(struct mp_detach *detach, const char *disk, char wwid[MANYPATH_WWID_SIZE])
 {
-    uint8_t page[PAGE_MAX];
-    size_t length;
-    int result =
-        mp_sysfs_device_attribute(sysfs_root(detach), disk, "vpd_pg83", page, sizeof page, &length);
+    int result = mp_identity_known(detach->operation.handle->host, disk, wwid);
 
-    wwid[0] = '\0';
-    if (result == -EMFILE || result == -ENFILE || result == -ENOMEM)
-        return unreadable(detach, disk, result);
-    if (result == 0 && mp_vpd83_wwid(page, length, wwid) < 0)
-        wwid[0] = '\0';
-    return 0;
+    return result < 0 ? unreadable(detach, disk, result) : 0;
 }
 
 /* Notes the multipath map that holds this disk, and its name in ret_map ("": none). Any other holder

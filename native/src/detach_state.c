@@ -7,19 +7,33 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+static void insert_error(struct manypath_detachment *result, size_t at,
+                         const struct manypath_error *error)
+{
+    struct manypath_error *errors =
+        realloc(result->errors, (result->error_count + 1) * sizeof *errors);
+
+    if (errors == NULL)
+        return; /* the list lacks it */
+    memmove(&errors[at + 1], &errors[at], (result->error_count - at) * sizeof *errors);
+    errors[at] = *error;
+    result->errors = errors;
+    result->error_count++;
+}
 
 void mp_detach_error(struct mp_detach *detach, const struct manypath_error *error)
 {
-    struct manypath_detachment *result = detach->detachment;
-    struct manypath_error *errors;
-
     if (detach->operation.error.code == 0)
         detach->operation.error = *error;
-    errors = realloc(result->errors, (result->error_count + 1) * sizeof *errors);
-    if (errors == NULL)
-        return; /* the list lacks it */
-    result->errors = errors;
-    errors[result->error_count++] = *error;
+    insert_error(detach->detachment, detach->detachment->error_count, error);
+}
+
+void mp_detach_error_first(struct mp_detach *detach, const struct manypath_error *error)
+{
+    detach->operation.error = *error;
+    insert_error(detach->detachment, 0, error);
 }
 
 void mp_detach_no_resources(struct mp_detach *detach, int phase)

@@ -125,6 +125,7 @@ struct mp_detach_job {
     struct mp_disk disk;
     struct mp_unmap_options options;
     struct mp_unmap_result unmap;
+    bool held_stays;   /* DELETE: the disk, should somebody have taken it */
     size_t name_count; /* FORGET */
     char (*names)[MANYPATH_DEVICE_SIZE];
     int result;
@@ -154,6 +155,8 @@ void mp_detach_logout(struct mp_detach *detach);
 
 /* Collects an error; the first one is the operation's. */
 void mp_detach_error(struct mp_detach *detach, const struct manypath_error *error);
+/* Makes this error the operation's, before those collected so far. */
+void mp_detach_error_first(struct mp_detach *detach, const struct manypath_error *error);
 /* No thread or memory. */
 void mp_detach_no_resources(struct mp_detach *detach, int phase);
 /* Time since the phases before, whose sum is what has been stored so far. */

@@ -81,10 +81,10 @@ static void remove_finished(struct mp_detach_job *job)
 
     if (device->open)
         device->flush = job->unmap.flush;
+    if (job->unmap.flush_error.code != 0)
+        mp_detach_error(detach, &job->unmap.flush_error);
     if (job->result == 0) {
         detach->detachment->map_removed = true;
-        if (job->error.code != 0) /* of the flush */
-            mp_detach_error(detach, &job->error);
     } else {
         /* The disks of a map that stays are not taken from under it, unless none of them works: then
          * they are better gone, before the LUN comes back as another volume. */

@@ -88,12 +88,13 @@ struct extend {
     uint64_t old_bytes, new_bytes;
     size_t path_count;
     struct extend_path *paths;
-    struct mp_lock lock;        /* of the map's WWID, until nothing runs any more */
-    bool waited;                /* for the lock */
-    int map_fd;                 /* keeps the map from being removed; -1 */
-    struct mp_job *map_job;     /* holding or resizing */
-    unsigned jobs;              /* not yet back, ours or abandoned: they point to us */
-    unsigned outstanding;       /* paths that have not answered in this round */
+    char known_wwid[MANYPATH_WWID_SIZE]; /* of the map, else as the kernel has it; "" */
+    struct mp_lock lock;                 /* of that WWID, until nothing runs any more */
+    bool waited;                         /* for the lock */
+    int map_fd;                          /* keeps the map from being removed; -1 */
+    struct mp_job *map_job;              /* holding or resizing */
+    unsigned jobs;                       /* not yet back, ours or abandoned: they point to us */
+    unsigned outstanding;                /* paths that have not answered in this round */
     uint64_t paths_deadline_ns; /* leaves time for the map before the operation's deadline */
     struct mp_timer patience;   /* when to go on without the paths that have not answered */
     struct mp_timer again;      /* when to rescan those with the old size */
@@ -982,6 +983,19 @@ static int find_members(struct extend *extend, const struct mp_session *sessions
     return result;
 }
 
+/* Of disks without a map, for the lock only: who they are each path tells when it is rescanned. */
+static int find_wwid(struct extend *extend, struct manypath_error *err)
+{
+    int result =
+        mp_identity_known(extend->operation.handle->host, extend->device, extend->known_wwid);
+
+    return result == 0 ? 0
+                       : mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, result,
+                                  "cannot read page 0x83 of %s from sysfs: errno %d; nothing was "
+                                  "changed",
+                                  extend->device, -result);
+}
+
 /* What there is, from the disks of the targets to all paths of the map, and its size. */
 static int find(struct extend *extend, const struct mp_session *sessions, size_t count,
                 struct manypath_error *err)
@@ -998,9 +1012,11 @@ static int find(struct extend *extend, const struct mp_session *sessions, size_t
     result = find_map(extend, err);
     if (result == 0 && has_map(extend)) {
         mp_copy(extend->wwid, sizeof extend->wwid, extend->uuid + strlen("mpath-"));
+        mp_copy(extend->known_wwid, sizeof extend->known_wwid, extend->wwid);
         result = find_members(extend, sessions, count, err);
     } else if (result == 0) {
         mp_copy(extend->device, sizeof extend->device, extend->paths[0].disk.name);
+        result = find_wwid(extend, err);
     }
     if (result < 0)
         return result;
@@ -1036,19 +1052,27 @@ static int find_all(struct extend *extend, struct manypath_error *err)
 /* While another process worked on the volume, its paths may have changed, or the map gone. */
 static int find_again(struct extend *extend, struct manypath_error *err)
 {
-    char uuid[UUID_SIZE];
+    char uuid[UUID_SIZE], locked_wwid[MANYPATH_WWID_SIZE];
 
     memcpy(uuid, extend->uuid, sizeof uuid);
+    memcpy(locked_wwid, extend->known_wwid, sizeof locked_wwid);
     extend->uuid[0] = '\0';
     extend->path_count = 0;
     mp_warnings_free(extend->warnings.count, extend->warnings.texts);
     extend->warnings = (struct mp_warnings){0};
     int result = find_all(extend, err);
 
-    if (result == 0 && strcmp(uuid, extend->uuid) != 0)
-        result = mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_PREPARE, ENOENT,
-                          "the map %s was removed just now; attach the volume again", uuid);
-    return result;
+    if (result < 0)
+        return result;
+    if (uuid[0] != '\0' && strcmp(uuid, extend->uuid) != 0)
+        return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_PREPARE, ENOENT,
+                        "the map %s was removed just now; attach the volume again", uuid);
+    if (strcmp(locked_wwid, extend->known_wwid) !=
+        0) /* a map of it made since is what is extended */
+        return mp_error(err, MANYPATH_E_DEVICE, MANYPATH_PHASE_PREPARE, ESTALE,
+                        "%s became another volume just now; attach the volume again",
+                        extend->device);
+    return 0;
 }
 
 static void locked(struct mp_lock *lock, const struct manypath_error *error)
@@ -1061,14 +1085,16 @@ static void locked(struct mp_lock *lock, const struct manypath_error *error)
     MP_FAULT("extend.locked");
     if (again.code != 0)
         fail(extend, &again);
-    else
+    else if (has_map(extend))
         step_hold(extend);
+    else
+        step_rescan(extend);
 }
 
 static void step_lock(struct extend *extend)
 {
     extend->step = EXTEND_LOCK;
-    mp_lock_name_wwid(&extend->lock, extend->wwid);
+    mp_lock_name_wwid(&extend->lock, extend->known_wwid);
     extend->lock.done = locked;
     mp_lock_acquire(extend->operation.handle, &extend->lock, true);
     extend->waited = true;
@@ -1083,10 +1109,10 @@ static void extend_begin(struct manypath_operation *operation)
     MP_FAULT("extend.begun");
     if (find_all(extend, &error) < 0)
         fail(extend, &error);
-    else if (has_map(extend))
+    else if (extend->known_wwid[0] != '\0')
         step_lock(extend);
     else
-        step_rescan(extend); /* takes nothing away and makes nothing */
+        step_rescan(extend); /* a disk that only udev could name: nothing is made or taken away */
 }
 
 /* ---- cancelling, freeing ---- */

@@ -4,6 +4,7 @@
 #include "map_util.h"
 #include "multipathd.h"
 #include "sysfs.h"
+#include "waiting.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -83,7 +84,7 @@ int mp_paths_forget(const struct mp_host *host, char (*names)[MANYPATH_DEVICE_SI
                     delete_path(host, names[i], deadline_ns);
             ask_ns = mp_now_ns() + MP_MAP_ASK_AFTER;
         }
-        if (count > 0 && !mp_map_wait(deadline_ns))
+        if (count > 0 && !mp_wait_turn(deadline_ns))
             return (int)count;
     }
 }

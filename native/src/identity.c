@@ -3,13 +3,14 @@
 
 #include "error.h"
 #include "scsi.h"
+#include "sysfs.h"
 #include "text.h"
 #include "udevdb.h"
+#include "waiting.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -20,9 +21,7 @@
 enum {
     PAGE_SERIAL_NUMBER = 0x80, /* SPC-4 section 7.8.15 */
     PAGE_DESIGNATORS = 0x83,   /* SPC-4 section 7.8.6 */
-    PAGE_BYTES = 4096,
     INQUIRY_TIMEOUT_MS = 10000,
-    UDEV_POLL_MS = 20,
 };
 
 #define ANNOUNCE_AFTER UINT64_C(1000000000)
@@ -54,25 +53,24 @@ static int ask_udev(const struct mp_host *host, const char *name, dev_t dev, int
     flock(fd, LOCK_UN);
     for (;;) {
         int result = mp_udevdb_read(host->udev_data, dev, &entry);
-        uint64_t now = mp_now_ns();
 
         if (result == -EPROTO)
             return mp_error(err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, result,
                             "udev's ID_SERIAL of %s cannot be the name of a map", name);
         if (result == 0 && is_believable(&entry, identity, terms->appeared_ns))
             break;
-        if (now >= terms->deadline_ns)
+        if (mp_now_ns() >= announce_ns) { /* an older udevd has skipped the locked disk for good */
+            mp_scsi_announce(host->sysfs_root, name);
+            announce_ns = UINT64_MAX;
+        }
+        /* udev tells its listeners only, and those need its library */
+        if (!mp_wait_turn(terms->deadline_ns))
             return mp_error(
                 err, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
                 "%s has no unambiguous NAA or EUI-64 name in page 0x83, so udev has to "
                 "tell its WWID, and %s/b%u:%u has no ID_SERIAL %s; check that udevd runs",
                 name, host->udev_data, major(dev), minor(dev),
                 result == 0 && entry.id_serial[0] != '\0' ? "of this disk" : "yet");
-        if (now >= announce_ns) { /* an older udevd has skipped the locked disk for good */
-            mp_scsi_announce(host->sysfs_root, name);
-            announce_ns = UINT64_MAX;
-        }
-        poll(NULL, 0, UDEV_POLL_MS); /* udev tells its listeners only, and those need its library */
     }
     if (terms->deadline_ns != 0)
         identity->locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
@@ -97,7 +95,7 @@ static int read_page(int fd, const char *name, uint8_t code, uint8_t *page, size
 static int read_serial(int fd, const char *name, struct mp_identity *identity,
                        struct manypath_error *err)
 {
-    uint8_t page[PAGE_BYTES];
+    uint8_t page[MP_VPD_PAGE_SIZE];
     size_t length;
     int result = read_page(fd, name, PAGE_SERIAL_NUMBER, page, sizeof page, &length, err);
 
@@ -114,7 +112,7 @@ static int read_wwid(const struct mp_host *host, int fd, const char *name, dev_t
                      const struct mp_identity_terms *terms, struct mp_identity *identity,
                      struct manypath_error *err)
 {
-    uint8_t page[PAGE_BYTES];
+    uint8_t page[MP_VPD_PAGE_SIZE];
     size_t length;
     int result = read_page(fd, name, PAGE_DESIGNATORS, page, sizeof page, &length, err);
 
@@ -241,10 +239,25 @@ int mp_identity_read(const struct mp_host *host, const char *name, dev_t dev,
     return result;
 }
 
+int mp_identity_known(const struct mp_host *host, const char *name,
+                      char ret_wwid[MANYPATH_WWID_SIZE])
+{
+    uint8_t page[MP_VPD_PAGE_SIZE];
+    size_t length;
+    int result = mp_sysfs_page83(host->sysfs_root, name, page, &length);
+
+    ret_wwid[0] = '\0';
+    if (result == -EMFILE || result == -ENFILE || result == -ENOMEM)
+        return result;
+    if (result == 0 && mp_vpd83_wwid(page, length, ret_wwid) < 0)
+        ret_wwid[0] = '\0';
+    return 0;
+}
+
 int mp_identity_names(const struct mp_host *host, const char *name, dev_t dev,
                       uint8_t ret_names[MP_LUN_NAMES_SIZE], size_t *ret_length)
 {
-    uint8_t page[PAGE_BYTES];
+    uint8_t page[MP_VPD_PAGE_SIZE];
     size_t length;
     int fd = open_disk(host, name, dev, NULL);
 

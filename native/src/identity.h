@@ -39,6 +39,12 @@ int mp_identity_learn(const struct mp_host *host, const char *name, dev_t dev,
                       const struct mp_identity_terms *terms, struct mp_identity *ret_identity,
                       int *ret_fd, struct manypath_error *err);
 
+/* The WWID of a disk as the kernel read it when the disk came, from page 0x83: no I/O, so that it may be
+ * asked of a disk that hangs, and on the loop. "": none is known, or udev would have to tell it. Negative
+ * errno: it could not be asked. */
+int mp_identity_known(const struct mp_host *host, const char *name,
+                      char ret_wwid[MANYPATH_WWID_SIZE]);
+
 /* The designators of the logical unit, as the disk tells them now. Negative errno. */
 int mp_identity_names(const struct mp_host *host, const char *name, dev_t dev,
                       uint8_t ret_names[MP_LUN_NAMES_SIZE], size_t *ret_length);

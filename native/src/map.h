@@ -75,6 +75,7 @@ struct mp_unmap_result {
     bool mapped;         /* mp_disk_release(): a multipath map has the disk */
     atomic_bool claimed; /* mp_disk_release(): nobody uses it; known while the flush goes on */
     bool deferred;       /* the map is in use and goes when it is closed */
+    struct manypath_error flush_error; /* mp_map_remove(): of a flush that did not stop it */
 };
 
 /*
@@ -111,7 +112,8 @@ int mp_map_remove_orphan(struct mp_host *host, const char *uuid, uint64_t deadli
 int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                    struct manypath_error *err);
 
-/* mp_map_flush() for a disk without a map: refuses while in use, flushes. */
+/* mp_map_flush() for a disk without a map: refuses while it is in use, also by a program that has it open
+ * without claiming it, and flushes. */
 int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
                     struct mp_unmap_result *result, struct manypath_error *err);
 

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 enum {
-    PAGE_BYTES = 4096,
     REPORT_BYTES = 8192, /* 32 groups of 60 ports */
     COMMAND_TIMEOUT_MS = 2000,
     NO_TIME_MS = 20,
@@ -87,11 +86,10 @@ static int ask(const struct mp_host *host, const struct mp_map_path *path, struc
 static int read_priority(const struct mp_host *host, const struct mp_map_path *path,
                          struct report *report, int *ret_priority)
 {
-    uint8_t page[PAGE_BYTES];
+    uint8_t page[MP_VPD_PAGE_SIZE];
     size_t length;
     uint16_t group;
-    int result = mp_sysfs_device_attribute(host->sysfs_root, path->name, "vpd_pg83", page,
-                                           sizeof page, &length);
+    int result = mp_sysfs_page83(host->sysfs_root, path->name, page, &length);
 
     if (result == 0)
         result = mp_alua_group_id(page, length, &group);

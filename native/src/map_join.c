@@ -6,6 +6,7 @@
 #include "map_steps.h"
 #include "multipathd.h"
 #include "sysfs.h"
+#include "waiting.h"
 #include "wwids.h"
 
 #include <limits.h>
@@ -52,7 +53,7 @@ static int wait_for_table(int fd, const char *uuid, uint64_t deadline_ns,
             return -EAGAIN;
         if (result < 0 || (ret_info->active_table && !ret_info->suspended))
             return result;
-        if (mp_map_wait(until_ns))
+        if (mp_wait_turn(until_ns))
             continue;
         if (ret_info->active_table)
             return mp_dm_resume(fd, uuid, MP_MAP_UDEV_FLAGS,

@@ -9,6 +9,7 @@
 #include "multipathd.h"
 #include "queueing.h"
 #include "sysfs.h"
+#include "waiting.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -310,7 +311,7 @@ static int add_missing(const struct mp_map_join *join, struct mp_map *map, bool 
             ask_for_paths(join, missing);
             ask_ns = mp_now_ns() + MP_MAP_ASK_AFTER;
         }
-        if (!mp_map_wait(join->deadline_ns))
+        if (!mp_wait_turn(join->deadline_ns))
             return -ETIMEDOUT;
     }
 }

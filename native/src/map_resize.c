@@ -8,6 +8,7 @@
 #include "map_util.h"
 #include "multipathd.h"
 #include "sysfs.h"
+#include "waiting.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -175,7 +176,7 @@ static int resize_map(struct resize *resize, bool *ret_multipathd, struct manypa
             if (!*ret_multipathd && answer < 0)
                 return mp_map_error(err, MANYPATH_PHASE_RESIZE, answer, resize->uuid, "resizing");
             ask_ns = mp_now_ns() + MP_MAP_ASK_AFTER;
-        } else if (!mp_map_wait(resize->deadline_ns)) {
+        } else if (!mp_wait_turn(resize->deadline_ns)) {
             return not_longer(resize, answer, err);
         }
     }

@@ -6,23 +6,12 @@
 #include "error.h"
 #include "fault.h"
 #include "multipathd.h"
-#include "sysfs.h"
+#include "waiting.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { POLL_MS = 20 };
-
-bool mp_map_wait(uint64_t until_ns)
-{
-    if (mp_now_ns() >= until_ns)
-        return false;
-    poll(NULL, 0, POLL_MS);
-    return true;
-}
 
 const char *mp_map_wwid(const char *uuid)
 {
@@ -67,7 +56,7 @@ int mp_map_load(int fd, const char *uuid, uint64_t sectors, const char *params, 
         result = mp_dm_load(fd, uuid, sectors, "multipath", params, read_only);
         if (result == -EROFS && !read_only)
             read_only = true; /* a read-only LUN */
-        else if (result != -EBUSY || !mp_map_wait(until_ns))
+        else if (result != -EBUSY || !mp_wait_turn(until_ns))
             break;
     }
     if (result < 0)

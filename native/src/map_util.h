@@ -21,10 +21,6 @@
  * protocol). */
 #define MP_MAP_UDEV_FLAGS (MP_DM_UDEV_PRIMARY_SOURCE | MP_DM_UDEV_DISABLE_LIBRARY_FALLBACK)
 
-/* Waits one poll interval, since the kernel offers no event for "no longer busy" and "table swapped";
- * false once `until_ns` has passed. */
-bool mp_map_wait(uint64_t until_ns);
-
 /* Of a map's uuid, "mpath-<wwid>". */
 const char *mp_map_wwid(const char *uuid);
 

@@ -875,6 +875,13 @@ int mp_sysfs_disk_attribute(const char *root, const char *name, const char *attr
     return read_block_attribute(root, name, path, ret_text, size);
 }
 
+int mp_sysfs_page83(const char *root, const char *name, uint8_t ret_page[MP_VPD_PAGE_SIZE],
+                    size_t *ret_length)
+{
+    return mp_sysfs_device_attribute(root, name, "vpd_pg83", ret_page, MP_VPD_PAGE_SIZE,
+                                     ret_length);
+}
+
 int mp_sysfs_block_dev(const char *root, const char *name, dev_t *ret_dev)
 {
     char text[32];

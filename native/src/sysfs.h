@@ -89,6 +89,12 @@ int mp_sysfs_dm(const char *root, const char *dm, char *ret_uuid, size_t uuid_si
 int mp_sysfs_device_attribute(const char *root, const char *name, const char *attribute,
                               void *ret_bytes, size_t size, size_t *ret_length);
 
+enum { MP_VPD_PAGE_SIZE = 4096 };
+
+/* Page 0x83 of a SCSI disk as the kernel read it when it made the disk or rescanned it last: no I/O. */
+int mp_sysfs_page83(const char *root, const char *name, uint8_t ret_page[MP_VPD_PAGE_SIZE],
+                    size_t *ret_length);
+
 /* The device number of a block device, from /sys/block/NAME/dev. */
 int mp_sysfs_block_dev(const char *root, const char *name, dev_t *ret_dev);
 

@@ -3,6 +3,7 @@
 #include "dm.h"
 #include "error.h"
 #include "fault.h"
+#include "holders.h"
 #include "map.h"
 #include "map_heal.h"
 #include "map_util.h"
@@ -10,6 +11,7 @@
 #include "queueing.h"
 #include "sysfs.h"
 #include "users.h"
+#include "waiting.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -150,12 +152,11 @@ static int wait_unused(struct unmap *unmap)
             return result;
         if (unused(unmap))
             return 1;
-        if (mp_map_wait(unmap->until_ns))
+        if (mp_wait_turn(unmap->until_ns))
             continue;
         /* with force the writer may be one that is stuck, until the kernel gives its paths up */
-        unmap->result->named =
-            mp_users_describe(unmap->host, unmap->device, -1, users, sizeof users);
-        if (!unmap->options->force || unmap->result->named || !mp_map_wait(unmap->deadline_ns))
+        unmap->result->named = mp_users_name(unmap->host, unmap->device, users, sizeof users);
+        if (!unmap->options->force || unmap->result->named || !mp_wait_turn(unmap->deadline_ns))
             return in_use(unmap);
     }
 }
@@ -278,7 +279,7 @@ static int remove_map(struct unmap *unmap)
         bool hopeless = unmap->options->force && unmap->queueing.dead;
 
         if (!unused(unmap) && !hopeless) { /* opened since: it stays whole */
-            if (!mp_map_wait(unmap->until_ns))
+            if (!mp_wait_turn(unmap->until_ns))
                 return give_up(unmap);
             continue;
         }
@@ -297,7 +298,7 @@ static int remove_map(struct unmap *unmap)
             continue; /* look once more */
         if (result != -EBUSY)
             return mp_map_error(unmap->err, MANYPATH_PHASE_UNMAP, result, unmap->uuid, "removing");
-        if (!mp_map_wait(hopeless ? unmap->deadline_ns : unmap->until_ns))
+        if (!mp_wait_turn(hopeless ? unmap->deadline_ns : unmap->until_ns))
             return give_up(unmap);
     }
 }
@@ -317,6 +318,10 @@ int mp_map_remove(struct mp_host *host, const char *uuid, const struct mp_unmap_
         code = mp_map_flush(host, uuid, options, deadline_ns, result, err);
     if (code < 0 && !(options->force && code == MANYPATH_E_FLUSH))
         return code;
+    if (code < 0 && err != NULL) {
+        result->flush_error = *err;
+        *err = (struct manypath_error){0};
+    }
     if (options->flush && mp_now_ns() >= deadline_ns) /* somebody else may have it by now */
         return mp_error(err, MANYPATH_E_TIMEOUT, MANYPATH_PHASE_UNMAP, ETIMEDOUT,
                         "flushing map %s took so long that it was not removed", uuid);
@@ -385,7 +390,7 @@ static int is_orphan(struct unmap *unmap)
 
     do
         result = mp_dm_info(unmap->fd, unmap->uuid, &unmap->info);
-    while (result == 0 && !unmap->info.active_table && mp_map_wait(until_ns));
+    while (result == 0 && !unmap->info.active_table && mp_wait_turn(until_ns));
     if (result == 0 && unmap->info.active_table)
         result = members_are_gone(unmap->host, unmap->fd, unmap->uuid, &gone);
     if (result < 0)
@@ -402,7 +407,7 @@ static int is_left_over(struct unmap *unmap)
 
     do
         result = look(unmap);
-    while (result == 1 && !unused(unmap) && mp_map_wait(unmap->deadline_ns));
+    while (result == 1 && !unused(unmap) && mp_wait_turn(unmap->deadline_ns));
     if (result == 1 && unmap->info.active_table && /* one of another type is none of ours */
         mp_map_check_type(unmap->fd, unmap->uuid, unmap->err) < 0)
         return MANYPATH_E_MAP;
@@ -426,19 +431,10 @@ int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
 
 static bool in_multipath_map(const struct mp_host *host, const char *name)
 {
-    char holders[8][MANYPATH_DEVICE_SIZE];
-    size_t count = 0;
+    struct mp_holders holders;
 
-    if (mp_sysfs_holders(host->sysfs_root, name, holders, 8, &count) < 0)
-        return false;
-    for (size_t i = 0; i < count && i < 8; i++) {
-        char uuid[MP_DM_UUID_SIZE] = "";
-
-        mp_sysfs_dm(host->sysfs_root, holders[i], uuid, sizeof uuid, NULL, 0);
-        if (strncmp(uuid, "mpath-", 6) == 0)
-            return true;
-    }
-    return false;
+    return mp_holders_read(host, name, /* wwid= */ "", &holders) == 0 &&
+           holders.other_map[0] != '\0';
 }
 
 static int disk_in_use(const struct mp_host *host, const char *name, struct manypath_error *err)
@@ -455,14 +451,27 @@ int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns
 {
     char path[PATH_MAX];
     uint64_t until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_BUSY_LIMIT);
-    int fd, error = 0;
+    int fd, error, program = 0;
 
     snprintf(path, sizeof path, "%s/%s", host->dev_root, name);
     result->flush = MANYPATH_FLUSH_UNKNOWN;
-    /* exclusive: fails while a file system, a map or another exclusive user has it */
-    while ((fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && (error = errno) == EBUSY &&
-           !(result->mapped = in_multipath_map(host, name)) && mp_map_wait(until_ns))
-        ;
+    do { /* udev looks at disks for moments */
+        int found = mp_users_program(host, name, deadline_ns);
+
+        if (found != -ETIMEDOUT || program == 0) /* else the last look counts */
+            program = found;
+        fd = -1;
+        /* exclusive: fails while a file system, a map or another exclusive user has it */
+        if (program == 0)
+            fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+        error = program != 0 ? EBUSY : fd < 0 ? errno : 0;
+        result->mapped = error == EBUSY && in_multipath_map(host, name);
+    } while (error == EBUSY && program >= 0 && !result->mapped && mp_wait_turn(until_ns));
+    if (program < 0)
+        return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, program,
+                        "cannot look in %s whether a program has %s open: errno %d; nothing was "
+                        "removed",
+                        host->proc_root, name, -program);
     if (fd < 0) {
         if (error == ENOENT || error == ENXIO || error == ENODEV) {
             result->flush = MANYPATH_FLUSH_NOT_NEEDED;

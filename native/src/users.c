@@ -2,6 +2,7 @@
 #include "users.h"
 
 #include "mounts.h"
+#include "openers.h"
 #include "sysfs.h"
 #include "text.h"
 
@@ -17,6 +18,8 @@ enum {
     HOLDERS_MAX = MP_PART_MAPS_MAX,
     NAMED_MAX = 4, /* mounts of one device that are named */
 };
+
+#define LOOK_LIMIT UINT64_C(1000000000) /* for a program to be named */
 
 bool mp_part_map_of(const char *uuid, const char *map_uuid, unsigned *ret_number)
 {
@@ -193,17 +196,69 @@ static void say_users(struct sentence *sentence, const struct mp_host *host, con
     }
 }
 
-bool mp_users_describe(const struct mp_host *host, const char *device, int open_count, char *text,
-                       size_t size)
+/* ---- programs ---- */
+
+struct device {
+    const struct mp_host *host;
+    const char *name;
+};
+
+static bool is_opened(const void *context, const char *path, dev_t dev)
+{
+    const struct device *device = context;
+    char name[MANYPATH_DEVICE_SIZE];
+
+    if (dev == 0)
+        return belongs(strrchr(path, '/') + 1, device->name);
+    return mp_sysfs_block_name(device->host->sysfs_root, dev, name, sizeof name) == 0 &&
+           belongs(name, device->name);
+}
+
+static int find_opener(const struct mp_host *host, const char *disk, uint64_t deadline_ns,
+                       struct mp_opener *ret_opener)
+{
+    const struct device device = {.host = host, .name = disk};
+
+    return mp_opener_find(host->proc_root, host->dev_root, is_opened, &device, deadline_ns,
+                          ret_opener);
+}
+
+int mp_users_program(const struct mp_host *host, const char *disk, uint64_t deadline_ns)
+{
+    struct mp_opener opener;
+
+    return find_opener(host, disk, deadline_ns, &opener);
+}
+
+/* Of a map the open count tells enough. */
+static void say_program(struct sentence *sentence, const struct mp_host *host, const char *device)
+{
+    struct mp_opener opener;
+
+    if (strncmp(device, "dm-", 3) != 0 &&
+        find_opener(host, device, mp_now_ns() + LOOK_LIMIT, &opener) > 0)
+        say(sentence, "open in %s (pid %d)", opener.program, (int)opener.pid);
+    else
+        say(sentence, "a program has it open, or another mount namespace");
+}
+
+bool mp_users_name(const struct mp_host *host, const char *device, char *text, size_t size)
 {
     struct sentence sentence = {.text = text, .size = size};
 
     text[0] = '\0';
     say_users(&sentence, host, "", device);
-    bool named = sentence.used > 0;
+    return sentence.used > 0;
+}
+
+bool mp_users_describe(const struct mp_host *host, const char *device, int open_count, char *text,
+                       size_t size)
+{
+    bool named = mp_users_name(host, device, text, size);
+    struct sentence sentence = {.text = text, .size = size, .used = strlen(text)};
 
     if (!named)
-        say(&sentence, "a program has it open, or another mount namespace");
+        say_program(&sentence, host, device);
     if (open_count >= 0)
         say(&sentence, "; %d open", open_count);
     return named;

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum { MP_PART_MAPS_MAX = 256 }; /* multipath-tools' kpartx makes no more */
 
@@ -26,8 +27,16 @@ bool mp_part_map_of(const char *uuid, const char *map_uuid, unsigned *ret_number
 int mp_part_maps(const struct mp_host *host, const char *device, const char *map_uuid,
                  struct mp_part_map *ret_maps, size_t max, size_t *ret_count);
 
-/* "mounted on /var/lib/x; partition map p1 (dm-4) held by vg0-lv; 2 open": the users of a disk or a
- * map, for an error text. open_count -1: not known. True if somebody is named. */
+/* Has a program the disk or one of its partitions open? With or without claiming it; a mount is none. 1;
+ * 0; negative errno as of mp_opener_find(). */
+int mp_users_program(const struct mp_host *host, const char *disk, uint64_t deadline_ns);
+
+/* "mounted on /var/lib/x; partition map p1 (dm-4) held by vg0-lv": the mounts, swap and holders of a disk
+ * or a map. False, and "": none. */
+bool mp_users_name(const struct mp_host *host, const char *device, char *text, size_t size);
+
+/* The same for an error text: where there are none, the program that has a disk open. open_count -1: not
+ * known. True if mp_users_name() is. */
 bool mp_users_describe(const struct mp_host *host, const char *device, int open_count, char *text,
                        size_t size);
 

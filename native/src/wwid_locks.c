@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wwid_locks.h"
 
-#include "text.h"
+#include "waiting.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
-
-enum { RETRY_MS = 20 }; /* as lock.c, and for its reason */
 
 static int take(const struct mp_host *host, struct mp_wwid_locks *locks, const char *wwid,
                 uint64_t deadline_ns)
@@ -18,8 +15,8 @@ static int take(const struct mp_host *host, struct mp_wwid_locks *locks, const c
 
     mp_lockfile_name("wwid", wwid, name);
     while ((result = mp_lockfile_take(host->runtime_dir, name, true, &fd)) == -EAGAIN &&
-           mp_now_ns() < deadline_ns)
-        poll(NULL, 0, RETRY_MS);
+           mp_wait_turn(deadline_ns))
+        ;
     if (result == 0)
         locks->fds[locks->count++] = fd;
     else if (fd >= 0)

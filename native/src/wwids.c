@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wwids.h"
 
-#include "text.h"
+#include "waiting.h"
 
 #include <manypath/manypath.h>
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,10 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-    FILE_MAX = 16 * 1024 * 1024,
-    LOCK_POLL_MS = 10, /* a lock that is given up is no event that could be polled for */
-};
+enum { FILE_MAX = 16 * 1024 * 1024 };
 
 /* The first line is what multipath-tools look like themselves; all of it is comment to them. */
 static const char header[] =
@@ -49,9 +45,8 @@ static int lock_until(int fd, uint64_t deadline_ns)
     while (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
         if (errno != EAGAIN && errno != EACCES && errno != EINTR)
             return -errno;
-        if (mp_now_ns() >= deadline_ns)
+        if (!mp_wait_turn(deadline_ns))
             return -ETIMEDOUT;
-        poll(NULL, 0, LOCK_POLL_MS);
     }
     return 0;
 }

@@ -243,7 +243,7 @@ class Detachment(_Record):
     devices_removed: int
     sessions_removed: int
     sessions_kept: int  #: still used by another LUN or operation
-    errors: tuple[ManypathError, ...]  #: in the order in which they happened; none on success
+    errors: tuple[ManypathError, ...]  #: as they happened; a cancellation is the first
     warnings: tuple[str, ...]
     timings: DetachTimings
 

@@ -124,6 +124,17 @@ class KernelSession:
     disks: dict[int, Disk] = field(default_factory=dict)
 
 
+class OpenFile:
+    """What a process of the fake host has open."""
+
+    def __init__(self, path: Path, node: Path) -> None:
+        self._path = path
+        path.symlink_to(node)
+
+    def close(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
 class Gate:
     """Where calls are held."""
 
@@ -346,6 +357,14 @@ class FakeHost:
     def swap_to(self, path: str) -> None:
         with (self.root / "proc/swaps").open("a") as file:
             file.write(f"{path}    partition    1048572    0    -2\n")
+
+    def open_in(self, pid: int, program: str, name: str) -> OpenFile:
+        """A descriptor of some process, to a node in /dev."""
+        folder = self.root / "proc" / str(pid)
+        (folder / "fd").mkdir(parents=True, exist_ok=True)
+        (folder / "comm").write_text(f"{program}\n")
+        (self.dev / name).touch()
+        return OpenFile(folder / "fd" / "3", self.dev / name)
 
     @contextlib.contextmanager
     def denied(self, part: str, number: int = errno.EMFILE) -> Iterator[None]:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 import itertools
 import threading
+import time
 
 import pytest
 
 from fake.dm import MAJOR, Map
-from fake.host import IQN, NET, SIZE, FakeHost, at_most, new_volume, until
+from fake.host import IQN, NET, SIZE, FakeHost, OpenFile, at_most, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Hang, Mute, Request
 from fake.library import Failure, Target
 from fake.multipathd import FakeMultipathd
@@ -238,6 +239,93 @@ def test_mounted_disk_without_a_map(host: FakeHost) -> None:
         error = host.handle.detach([target], timeout=0.5).failure()
     assert error.code == "IN_USE"
     assert host.disks
+
+
+def opened_disk(host: FakeHost) -> tuple[Target, OpenFile]:
+    """A disk without a map, which a program has open."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    return target, host.open_in(4711, "qemu-kvm", disk.name)
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
+def test_disk_that_a_program_has_open(host: FakeHost, force: bool) -> None:
+    """Without claiming it: the kernel would delete it under the program."""
+    target, opened = opened_disk(host)
+    with at_most(1.5):
+        error = host.handle.detach([target], timeout=0.5, force=force).failure()
+    assert error.code == "IN_USE"
+    words = "sda is in use: open in qemu-kvm (pid 4711); nothing was removed"
+    assert error.message == words
+    assert order(host) == []
+    assert len(host.sessions) == 1
+    opened.close()
+    host.handle.detach([target]).finish()
+    assert host.clean
+
+
+def test_dead_disk_that_a_program_has_open_with_force(host: FakeHost) -> None:
+    """It may come back as another volume, which the program would write to."""
+    target, _ = opened_disk(host)
+    (host.disks["sda"].folder / "state").write_text("offline\n")
+    error = host.handle.detach([target], timeout=2.0, force=True).failure()
+    assert [found.code for found in error.detachment.errors] == ["IN_USE"]
+    assert "open in qemu-kvm (pid 4711)" in error.message
+    assert error.detachment.flush == "UNKNOWN"
+    assert host.clean
+
+
+def test_disk_that_a_program_has_open_for_a_moment(host: FakeHost) -> None:
+    target, opened = opened_disk(host)
+    threading.Timer(0.2, opened.close).start()
+    assert host.handle.detach([target]).finish().devices_removed == 1
+
+
+def test_disk_that_multipathd_looks_at(host: FakeHost) -> None:
+    """It may have a disk open that it does not use; neither do other files count."""
+    target, opened = opened_disk(host)
+    opened.close()
+    host.open_in(4711, "multipathd", "sda")
+    host.open_in(4712, "qemu-kvm", "sdaa")
+    assert host.handle.detach([target]).finish().devices_removed == 1
+
+
+def test_partition_of_a_disk_that_a_program_has_open(host: FakeHost) -> None:
+    target, opened = opened_disk(host)
+    opened.close()
+    host.open_in(4711, "mkfs.ext4", "sda1")
+    error = host.handle.detach([target], timeout=0.5).failure()
+    assert "sda is in use: open in mkfs.ext4 (pid 4711)" in error.message
+
+
+def test_programs_that_cannot_be_looked_at(host: FakeHost) -> None:
+    """Nothing is known, so nothing is done."""
+    target, opened = opened_disk(host)
+    with host.denied("4711/fd"):
+        error = host.handle.detach([target], timeout=0.5, force=True).failure()
+    assert (error.code, error.errno) == ("IN_USE", errno.EMFILE)
+    assert host.disks
+    with host.denied("4711/fd", errno.EACCES):
+        assert host.handle.detach([target]).finish().devices_removed == 1
+    opened.close()
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
+def test_disk_comes_into_a_map_after_the_flush(host: FakeHost, force: bool) -> None:
+    """multipathd's, or another attach's: it is not deleted under it."""
+    volume = host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    host.call("fsync", lambda: host.dm.make(volume.uuid, [disk.dev], SECTORS) and None)
+    error = host.handle.detach([target], force=force).failure()
+    assert (error.code, error.phase, error.retryable) == ("IN_USE", "delete", True)
+    assert f"held by {volume.uuid} (dm-0); it was not deleted" in error.message
+    assert host.disks
+    assert host.sessions
+    made = host.handle.detach([target]).finish()
+    assert made.map_removed
+    assert host.clean
 
 
 def test_session_without_a_disk(host: FakeHost) -> None:
@@ -567,6 +655,58 @@ def test_delete_hangs_with_force(host: FakeHost) -> None:
     assert (error.code, error.phase) == ("TIMEOUT", "delete")
     assert not host.sessions
     gate.release()
+
+
+def test_flush_and_removal_fail_with_force(host: FakeHost) -> None:
+    """A writer had it open for the time of the flush: the removal flushes, and tells of both."""
+    item = attached(host)
+    item.open_count = 1
+    timer = threading.Timer(2.0, setattr, (item, "open_count", 0))
+    timer.start()
+    host.fail("fsync", errno.EIO)
+    host.fail("dm.remove", errno.EIO, item.uuid)
+    error = host.handle.detach(host.targets(2), timeout=4.0, force=True).failure()
+    timer.join()
+    assert [found.code for found in error.detachment.errors] == ["FLUSH", "MAP"]
+    assert error.code == "FLUSH"
+    assert error.detachment.flush == "FAILED"
+    assert len(host.disks) == 2
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
+def test_cancelled_after_an_error(host: FakeHost, force: bool) -> None:
+    """The cancellation is what is raised; what failed before it is told too."""
+    attached(host)
+    host.fail("delete", errno.EIO, "sda")
+    gate = host.block("delete", "sdb")
+    operation = host.handle.detach(host.targets(2), force=force)
+    assert gate.reached()
+    assert until(lambda: "sda" in host.passed("delete"))
+    time.sleep(0.1)  # nobody tells that the answer has arrived
+    operation.cancel()
+    error = operation.failure()
+    gate.release()
+    assert error.code == "CANCELLED"
+    assert "the map is gone, 0 of 2 SCSI devices are deleted" in error.message
+    if force:
+        assert [found.code for found in error.detachment.errors] == ["CANCELLED", "DEVICE"]
+    else:
+        assert error.message.count("cancelled") == 1
+        assert "; and deleting SCSI device sda failed" in error.message
+
+
+def test_timeout_tells_that_the_map_was_kept(host: FakeHost) -> None:
+    """In use; the logout of the other volume's session takes too long."""
+    item = attached(host)
+    host.mount((MAJOR, item.minor), "/mnt")
+    item.open_count = 1
+    targets = host.targets(3)
+    host.add_session(targets[2])
+    host.iscsid.script(LOGOUT, Hang(), Hang(), Hang())
+    error = host.handle.detach(targets, timeout=2.0, force=True).failure()
+    words = [found.message for found in error.detachment.errors if found.code == "TIMEOUT"]
+    assert "the map was kept, 0 of 2 SCSI devices are deleted" in words[0]
+    assert len(host.disks) == 2
 
 
 # --- multipathd -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fake.host import IQN, NET, FakeHost, at_most, new_volume, until
+from fake.host import IQN, NET, SIZE, FakeHost, at_most, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Answer, Default, Mute, Session
 from fake.library import Handle, Target
 
@@ -549,6 +549,42 @@ def test_left_over_disk_waits_for_the_lock(host: FakeHost, hold: Hold, of: str) 
     holder.kill()
     assert attach.finish().paths[0].device == theirs.name
     assert not host.passed("delete")
+
+
+def test_extend_of_a_disk_without_a_map_waits_for_the_lock(host: FakeHost, hold: Hold) -> None:
+    """Another process may be about to make a map of it; that is what is extended then."""
+    volume = host.export()
+    targets = host.targets(1)
+    device = host.handle.attach(targets, single_path=True).finish().device
+    volume.size *= 2
+    holder = hold(f"wwid-{volume.wwid}")
+    error = host.handle.extend(targets, timeout=0.5).failure()
+    assert (error.code, error.phase) == ("TIMEOUT", "prepare")
+    assert not host.passed("rescan")
+    extend = host.handle.extend(targets)
+    assert not extend.wait(0.2)
+    item = host.dm.make(volume.uuid, [host.disks[device].dev], SIZE // 512)
+    holder.kill()
+    made = extend.finish()
+    assert (made.device, made.size_bytes) == (item.device, volume.size)
+    assert until(lambda: list(locks(host).iterdir()) == [])
+
+
+def test_disk_becomes_another_volume_while_extend_waits(host: FakeHost, hold: Hold) -> None:
+    volume = host.export()
+    targets = host.targets(1)
+    device = host.handle.attach(targets, single_path=True).finish().device
+    holder = hold(f"wwid-{volume.wwid}")
+    extend = host.handle.extend(targets)
+    assert not extend.wait(0.2)
+    disk = host.disks[device]
+    host.swap(new_volume())
+    host._read_pages(disk)
+    holder.kill()
+    error = extend.failure()
+    assert error.code == "DEVICE"
+    assert "another volume just now" in error.message
+    assert not host.passed("rescan")
 
 
 # --- directories ----------------------------------------------------------------------------------

@@ -107,6 +107,24 @@ def test_swap(lab: Lab, iscsid: Iscsid) -> None:
     assert_gone(lab)
 
 
+def test_a_program_has_a_single_path_open(lab: Lab, iscsid: Iscsid, multipathd: Multipathd) -> None:
+    """Without claiming it, which only its descriptor tells; it goes on with the disk."""
+    properties = lab.export(lab.volume(64), lab.portals(1)).properties
+    device = manypath.connect(properties, multipath=False, timeout=TIMEOUT).path
+    data = pattern("open", MIB)
+    with open(device, "r+b", buffering=0) as file:
+        for force in (False, True):
+            with pytest.raises(InUseError, match="nothing was removed") as caught:
+                manypath.disconnect(properties, timeout=LIMIT, force=force)
+            assert f"(pid {os.getpid()})" in str(caught.value)
+        file.write(data)
+        os.fsync(file.fileno())
+        file.seek(0)
+        assert file.read(MIB) == data
+    assert manypath.disconnect(properties, timeout=TIMEOUT).flush is Flush.DONE
+    assert_gone(lab)
+
+
 def make_partition(attachment: Attachment) -> str:
     """A partition map as kpartx makes it; without kpartx, which the guest need not have."""
     number = Path(f"/sys/block/{attachment.device}/dev").read_text().strip()

@@ -333,7 +333,7 @@ struct manypath_detachment {
     uint32_t sessions_removed;     /* logged out */
     uint32_t sessions_kept;        /* still used by another LUN or operation */
     size_t error_count;            /* 0 on success */
-    struct manypath_error *errors; /* all of them, in the order in which they happened */
+    struct manypath_error *errors; /* all of them as they happened; E_CANCELLED is the first */
     size_t warning_count;
     char **warnings;
     struct manypath_detach_times times;
