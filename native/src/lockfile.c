@@ -238,8 +238,8 @@ int mp_lockfile_take(const char *directory, const char *name, bool exclusive, in
         }
         if (result == -EAGAIN)
             return result;
-        if (*fd >=
-            0) { /* others may wait for it: a close alone unlocks nothing if a child has it too */
+        if (*fd >= 0) {
+            /* others may wait for it: a close alone unlocks nothing if a child has it too */
             mp_lockfile_unlock(*fd);
             mp_lockfile_close(*fd);
         }

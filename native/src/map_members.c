@@ -243,7 +243,6 @@ static int find_missing(const struct mp_map_join *join, bool *missing, size_t *r
     return 0;
 }
 
-/* Lets udev see the paths: multipathd takes only those that udev's database knows. */
 int mp_map_prove(const struct mp_map_join *join, struct mp_map_path *path,
                  struct manypath_error *err)
 {
@@ -269,11 +268,11 @@ int mp_map_prove(const struct mp_map_join *join, struct mp_map_path *path,
                     identity.wwid, join->wwid);
 }
 
+/* Lets udev see the paths: multipathd takes only those that udev's database knows. */
 static void unlock_paths(const struct mp_map_join *join)
 {
-    for (size_t i = 0; i < join->path_count; i++) {
+    for (size_t i = 0; i < join->path_count; i++)
         mp_identity_close(&join->paths[i].fd);
-    }
 }
 
 static void ask_for_paths(const struct mp_map_join *join, const bool *missing)

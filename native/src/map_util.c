@@ -22,6 +22,7 @@ uint64_t mp_map_earlier(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
+
 int mp_map_unusable(int result, struct manypath_error *err)
 {
     if (result == -EACCES || result == -EPERM)
@@ -41,8 +42,6 @@ int mp_map_error(struct manypath_error *err, int phase, int result, const char *
     return mp_error(err, MANYPATH_E_MAP, phase, result, "%s map %s failed: errno %d", doing, uuid,
                     -result);
 }
-
-/* "dm-3 (swap)": who holds a block device, for an error text. */
 
 /* Loads and resumes a table; waits out moments in which udev or LVM probe a path. */
 int mp_map_load(int fd, const char *uuid, uint64_t sectors, const char *params, uint32_t udev_flags,
