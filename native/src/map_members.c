@@ -168,7 +168,9 @@ static int add_all_to_table(const struct mp_map_join *join, const bool *missing,
     return result;
 }
 
-/* A table with a disk that does not exist does not load. After ours are in it, so that one is left. */
+/* A table with a disk that does not exist does not load. After ours are in it, so that one is left: none
+ * of them leaves, since the table without it would load, and lack it, again and again. -ESTALE: one of
+ * ours is gone. */
 static int drop_vanished(const struct mp_map_join *join, char **params)
 {
     struct mp_table table;
@@ -181,13 +183,18 @@ static int drop_vanished(const struct mp_map_join *join, char **params)
         return result;
     dev_t *gone = calloc(table.path_count, sizeof *gone);
 
-    for (size_t i = 0; i < table.path_count && gone != NULL; i++)
-        if (mp_sysfs_block_name(join->host->sysfs_root, table.paths[i].dev, name, sizeof name) ==
-            -ENOENT)
-            gone[count++] = table.paths[i].dev;
+    for (size_t i = 0; i < table.path_count && gone != NULL; i++) {
+        dev_t dev = table.paths[i].dev;
+
+        if (mp_sysfs_block_name(join->host->sysfs_root, dev, name, sizeof name) != -ENOENT)
+            continue;
+        if (is_ours(join, dev))
+            result = -ESTALE;
+        gone[count++] = dev;
+    }
     if (gone == NULL)
         result = -ENOMEM;
-    else if (count > 0)
+    else if (result == 0 && count > 0)
         result = mp_table_without(*params, gone, count, &shorter);
     if (shorter != NULL) {
         free(*params);
@@ -322,6 +329,11 @@ static int not_added(const struct mp_map_join *join, const struct mp_map *map, i
         return MP_MAP_AGAIN;
     if (result == -EBUSY)
         return mp_map_claimed(join, missing, err);
+    if (result == -ESTALE)
+        return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, result,
+                        "a path of ours went, or became another volume's, before map %s had it; "
+                        "attach again",
+                        join->uuid);
     if (result == -ETIMEDOUT && map->multipathd_running)
         return mp_error(err, MANYPATH_E_MAP, MANYPATH_PHASE_MAP, result,
                         "multipathd owns map %s and did not take %zu of our paths into it",

@@ -370,6 +370,23 @@ def test_a_path_that_somebody_takes_before_it_joins(host: FakeHost) -> None:
     assert "path sdc is in use: " in error.message
 
 
+def test_a_disk_that_goes_before_it_joins(host: FakeHost) -> None:
+    """Deleted by somebody; without it the table would load again and again."""
+    _, item = attached(host, 1)
+
+    def vanish() -> None:
+        with host.lock:
+            host._vanish(host.disks["sdb"])
+
+    host.calls.clear()
+    host.call("dm.deps", vanish)
+    error = host.handle.attach(host.targets(2), timeout=2.0).failure()
+    assert (error.code, error.phase, error.retryable) == ("MAP", "map", True)
+    assert "a path of ours went" in error.message
+    assert not host.passed("dm.load")
+    assert len(item.members) == 1
+
+
 # --- the blacklist --------------------------------------------------------------------------------
 
 
