@@ -265,7 +265,9 @@ static void logout_late(struct mp_session_entry *entry)
     }
     mp_client_forget(handle->client, entry->exchange);
     entry->exchange = NULL;
-    if (gone || LIST_EMPTY(&entry->logouts))
+    if (gone)
+        leave(entry);
+    else if (LIST_EMPTY(&entry->logouts))
         logout_over(entry, NULL);
     else
         mp_entry_begin_logout(entry);

@@ -916,6 +916,18 @@ def test_logout_done_but_never_answered(host: FakeHost) -> None:
     assert host.clean
 
 
+def test_several_logouts_done_but_never_answered(host: FakeHost) -> None:
+    """Of all sessions to the node."""
+    host.export()
+    (target,) = host.targets(1)
+    for _ in range(2):
+        host.add_disk(host.add_session(target), 1)
+    host.handle.attach([target]).finish()
+    host.iscsid.handlers[LOGOUT] = lambda _: Mute()
+    assert host.handle.detach([target]).finish().sessions_removed == 1
+    assert host.clean
+
+
 def test_iscsid_is_down(host: FakeHost) -> None:
     host.export()
     host.handle.attach(host.targets(2)).finish()
