@@ -4,6 +4,7 @@
 #include "map_heal.h"
 #include "text.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +116,8 @@ static void tell_health(struct watched_map *map, const struct mp_map_health *hea
 
 static void tell_error(struct watched_map *map, int error)
 {
+    if (error == -ECANCELED) /* it never began, and tells nothing */
+        return;
     if (error < 0 && map->error == 0)
         mp_log(&map->monitor->handle->log, MANYPATH_LOG_WARNING,
                "map %s cannot be looked at (errno %d); it is tried again", map->device, -error);
@@ -185,7 +188,7 @@ static void begin_look(struct watched_map *map)
         look->map = map;
         look->host = mp_host_hold(handle->host);
         look->stop_queueing = map->queueing_ns != 0 && mp_now_ns() - map->queueing_ns >= RESTART;
-        look->health.failed = 1; /* should it be given up before it begins */
+        look->health.error = -ECANCELED; /* should it be given up before it begins */
         mp_copy(look->wwid, sizeof look->wwid, map->wwid);
         if (mp_pool_submit(handle->pool, &look->job) < 0) {
             look_free(&look->job);

@@ -358,3 +358,27 @@ def test_detached_during_a_look(host: FakeHost) -> None:
     assert host.clean
     gate.release()
     rests(host)
+
+
+def test_a_look_that_never_begins(host: FakeHost) -> None:
+    """All threads hang, when a queueing map matters most: the look before it still counts."""
+    host.open(worker_threads=1)
+    item = attached(host)
+    host.export(lun=2)
+    stuck = host.handle.attach(host.targets(2, lun=2)).finish()
+    host.fail("ready", errno.EIO, times=None)
+    queue(host, item)
+    host.dm.fail(item, host.disks["sda"].dev)
+    assert until(lambda: host.passed("ready"))
+    gate = host.block("fsync", stuck.device)
+    hanging = host.handle.detach(host.targets(2, lun=2), timeout=60.0)
+    assert gate.reached()
+    time.sleep(22.5)  # the next look is given up after 20 s
+    host.calls.clear()
+    gate.release()
+    assert until(lambda: host.dm.messages)
+    assert host.dm.messages == ["fail_if_no_path"]
+    asked = [point for point, _ in host.calls if point in ("ready", "dm.message")]
+    assert asked[0] == "dm.message"  # by the first look
+    assert not any("cannot be looked at" in text for text in host.handle.log)
+    hanging.finish()
