@@ -149,7 +149,7 @@ static void settle(struct mp_session_entry *entry)
         mp_entry_begin_login(entry, &entry->terms); /* that of a process that is gone failed */
     else
         fail_login(entry, MANYPATH_E_SESSION, result, 0,
-                   "iscsid says the session exists, but the kernel shows none");
+                   "iscsid made the session, or says it exists, but the kernel shows none");
 }
 
 static int login_code(const struct mp_session_entry *entry, int32_t iscsid_code)
@@ -332,7 +332,8 @@ static void login_again(struct mp_session_entry *entry)
         cool(entry);
 }
 
-/* iscsid gives a login this long; then it answers, or forgot to (open-iscsi issue 484). */
+/* iscsid gives a login this long; then it answers, or forgot to (open-iscsi issue 484). Asked once
+ * the session was seen: a login that iscsid still connects has none yet. */
 static bool answer_is_due(const struct mp_session_entry *entry, uint64_t sent_ns)
 {
     return mp_now_ns() - sent_ns > entry->terms.timeout_s * 1000 * MP_MS + MP_SETTLE_LIMIT;
@@ -352,7 +353,12 @@ static void login_late(struct mp_session_entry *entry)
         came_up(entry, &session);
         return;
     }
-    if (sent_ns != 0 && result == -EAGAIN && answer_is_due(entry, sent_ns)) {
+    if (sent_ns != 0 && result == -EAGAIN)
+        entry->sid = session.sid;
+    /* it may be gone again */
+    bool seen = entry->sid >= 0 && (result == -EAGAIN || result == -ENOENT);
+
+    if (seen && answer_is_due(entry, sent_ns)) {
         entry->login_begin_ns = sent_ns;
         mp_client_forget(handle->client, entry->exchange);
         entry->exchange = NULL;

@@ -298,6 +298,31 @@ def test_a_login_without_an_answer_is_not_locked_for_ever(host: FakeHost) -> Non
     assert until(lambda: not list(locks(host).iterdir()))
 
 
+def lose_session(host: FakeHost) -> None:
+    """iscsid gave it up."""
+    with host.iscsid._changed:
+        (item,) = host.iscsid.sessions.values()
+        host.iscsid.sessions.clear()
+    host._on_logout(item)
+
+
+@pytest.mark.parametrize("timeout", [1.0, 30.0])
+def test_a_login_without_an_answer_whose_session_goes(host: FakeHost, timeout: float) -> None:
+    """Nothing ends it but that the answer is due; who waits hears of it, and the next one tries."""
+    host.export()
+    keep_from_coming_up(host)
+    host.iscsid.script(LOGIN, Mute())
+    attach = host.handle.attach(host.targets(1), timeout=timeout)
+    assert until(lambda: len(host.sessions) == 1)
+    assert not attach.wait(0.5)  # it is seen
+    lose_session(host)
+    error = attach.failure()
+    assert error.code == ("TIMEOUT" if timeout < 2.0 else "SESSION")
+    assert until(lambda: not list(locks(host).iterdir()), 8.0)
+    host.iscsid.on_login = host._on_login
+    host.handle.attach(host.targets(1)).finish()
+
+
 def test_disks_that_cannot_be_read_keep_the_session_and_are_told(host: FakeHost) -> None:
     host.export()
     (target,) = host.targets(1)
