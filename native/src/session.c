@@ -176,16 +176,18 @@ static void entry_timer(struct mp_timer *timer)
 
 /* What our login made for nothing, or a detach left to us, is logged out. What is logged in again by now,
  * by somebody else, is not what we made. */
-static bool owes_logout(const struct mp_session_entry *entry)
+static bool owes_logout(const struct mp_session_entry *entry, int32_t *ret_sid)
 {
-    struct mp_session session;
+    struct mp_session session = {.sid = entry->sid};
 
+    *ret_sid = entry->sid;
     if (entry->state == MP_ENTRY_UP && entry->ours)
         return true;
     if (!entry->left && (!entry->ours || entry->sid < 0))
         return false;
     int idle = mp_entry_find_idle(entry, &session);
 
+    *ret_sid = session.sid;
     return idle < 0 || (idle > 0 && (entry->left || session.sid == entry->sid));
 }
 
@@ -212,12 +214,14 @@ static bool at_rest(const struct mp_session_entry *entry)
 
 void mp_entry_settle(struct mp_session_entry *entry)
 {
+    int32_t sid;
+
     if (entry->holders > 0 || entry->busy > 0 || entry->dead)
         return;
-    if (at_rest(entry) && owes_logout(entry)) {
+    if (at_rest(entry) && owes_logout(entry, &sid)) {
         mp_log(&entry->sessions->handle->log, MANYPATH_LOG_INFO,
-               "session %d to %s through portal %s port %u is not needed and is logged out",
-               entry->sid, entry->iqn, entry->address, entry->portal.port);
+               "session %d to %s through portal %s port %u is not needed and is to be logged out",
+               sid, entry->iqn, entry->address, entry->portal.port);
         mp_entry_begin_logout(entry);
     } else if (at_rest(entry)) {
         end_entry(entry);

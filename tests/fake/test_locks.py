@@ -391,6 +391,8 @@ def test_a_session_left_to_a_late_path_is_logged_out_with_it(host: FakeHost) -> 
     assert len(host.sessions) == 2
     host.handle.detach(late[1:]).finish()  # ends the waiting of the other one
     assert until(lambda: not host.sessions)
+    told = [line for line in host.handle.log if "is not needed and is to be logged out" in line]
+    assert told[0].startswith(f"session {session.sid} to ")
 
 
 def test_each_session_waits_for_its_own_target_to_go(host: FakeHost) -> None:
