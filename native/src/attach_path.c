@@ -79,17 +79,25 @@ static void path_undo_session(struct mp_attach_path *path)
     mp_session_logout(path->session, &path->wait);
 }
 
-/* Another process may have found the disk that our scan brought, and use it by now: in a map, or, without
- * one, as the device that it gave to its caller. Its block device may have come only since we looked. */
-static bool somebody_has(struct mp_attach_job *job)
+/* The disk that our scan brought, as it is by now. An address names whatever disk has it: another process
+ * may have deleted ours and scanned again. -EBUSY: it has; -ENOENT: there is none. */
+static int find_own_disk(struct mp_attach_job *job)
+{
+    dev_t dev = job->disk.dev;
+    int result = mp_sysfs_find_disk(job->host->sysfs_root, job->disk.host, job->sid, job->disk.lun,
+                                    &job->disk);
+
+    return result == 0 && dev != 0 && job->disk.dev != dev ? -EBUSY : result;
+}
+
+/* Another process may have found that disk, and use it by now: in a map, or, without one, as the device
+ * that it gave to its caller. */
+static bool somebody_has(const struct mp_attach_job *job)
 {
     struct mp_holders holders;
 
     if (job->disk.name[0] == '\0')
-        mp_sysfs_find_disk(job->host->sysfs_root, job->disk.host, job->sid, job->disk.lun,
-                           &job->disk);
-    if (job->disk.name[0] == '\0')
-        return false;
+        return false; /* no block device yet */
     if (mp_scsi_is_marked(job->host->sysfs_root, job->disk.name))
         return true;
     if (job->unmade)
@@ -110,11 +118,16 @@ static void delete_run(struct mp_job *base)
     MP_FAULT("attach.undo_delete");
     job->result =
         job->locked ? 0 : mp_wwid_locks_take(job->host, &locks, job->wwid, "", job->deadline_ns);
+    bool locked = job->result == 0;
+
+    if (locked)
+        job->result = find_own_disk(job);
     if (job->result == 0 && somebody_has(job))
         job->result = -EBUSY;
-    if (job->result == 0) {
+    if (job->result == 0)
         job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
                                      job->disk.target, job->disk.lun);
+    if (locked && (job->result == 0 || job->result == -ENOENT)) {
         MP_FAULT("attach.undo_deleted");
         snprintf(uuid, sizeof uuid, "mpath-%s", job->wwid);
         if (job->wwid[0] != '\0')
@@ -133,8 +146,9 @@ static void delete_finished(struct mp_attach_job *job)
         return;
     }
     if (job->result < 0 && job->result != -ENOENT && job->result != -ENODEV)
-        mp_attach_warn(job->attach, "undoing: deleting %s failed with errno %d", job->disk.name,
-                       -job->result);
+        mp_attach_warn(job->attach,
+                       "undoing: deleting the disk of LUN %" PRIu64 " failed with errno %d",
+                       job->path->target.lun, -job->result);
     if (job->error.code != 0)
         mp_attach_warn(job->attach, "undoing: %s", job->error.message);
     job->path->has_disk = false;
@@ -145,9 +159,8 @@ static void path_undo_disk(struct mp_attach_path *path)
 {
     struct mp_attach *attach = path->attach;
 
-    if (path->disk_is_ours && !path->has_disk)
-        mp_path_find_disk(path); /* it may have appeared since somebody looked */
-    if (path->has_disk && path->disk_is_ours) {
+    /* it may have appeared since somebody looked; what cannot be read is tried once more by the job */
+    if (path->disk_is_ours && (path->has_disk || mp_path_find_disk(path) != -ENOENT)) {
         struct mp_attach_job *job = mp_attach_job_new(attach, path, delete_run, delete_finished);
 
         if (job != NULL) {
@@ -157,6 +170,8 @@ static void path_undo_disk(struct mp_attach_path *path)
                           strcmp(path->identity.wwid, attach->identity.wwid) == 0;
             job->unmade = attach->unmade;
             job->sid = path->sid;
+            job->disk.host = path->host;
+            job->disk.lun = path->target.lun;
         }
         if (job != NULL && mp_attach_job_start(job, &path->job))
             return;
@@ -267,6 +282,7 @@ static void path_scan(struct mp_attach_path *path);
 void mp_path_forget_disk(struct mp_attach_path *path)
 {
     path->has_disk = path->announced = path->missed = false;
+    path->disk = (struct mp_disk){.name = ""};
     path->opens = 0;
 }
 
