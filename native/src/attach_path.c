@@ -116,8 +116,10 @@ static void delete_run(struct mp_job *base)
     struct mp_wwid_locks locks = {.count = 0};
 
     MP_FAULT("attach.undo_delete");
-    job->result =
-        job->locked ? 0 : mp_wwid_locks_take(job->host, &locks, job->wwid, "", job->deadline_ns);
+    /* shared: deletions of a volume's disks need not wait for each other, only for who uses it */
+    job->result = job->locked ? 0
+                              : mp_wwid_locks_take(job->host, &locks, job->wwid, "",
+                                                   /* exclusive= */ false, job->deadline_ns);
     bool locked = job->result == 0;
 
     if (locked)
@@ -155,12 +157,35 @@ static void delete_finished(struct mp_attach_job *job)
     path_undo_session(job->path);
 }
 
+/* Of a disk whose identity was not read the kernel knows it. Without it the deletion takes no lock, and
+ * another process may read the disk, lock the volume and use it while the kernel keeps the deletion
+ * waiting. Only once the attach has failed: one that goes on wants that lock for its map, and would wait
+ * for the deletion of a path that hangs. */
+static int learn_whose(struct mp_attach_path *path)
+{
+    if (path->identity.wwid[0] != '\0' || path->disk.name[0] == '\0' ||
+        path->attach->operation.error.code == 0)
+        return 0;
+    return mp_identity_known(path->attach->operation.handle->host, path->disk.name,
+                             path->identity.wwid);
+}
+
 static void path_undo_disk(struct mp_attach_path *path)
 {
     struct mp_attach *attach = path->attach;
 
     /* it may have appeared since somebody looked; what cannot be read is tried once more by the job */
-    if (path->disk_is_ours && (path->has_disk || mp_path_find_disk(path) != -ENOENT)) {
+    if (path->disk_is_ours &&
+        ((path->has_disk && path->disk.dev != 0) || mp_path_find_disk(path) != -ENOENT)) {
+        int result = learn_whose(path);
+
+        if (result < 0) {
+            mp_attach_warn(attach, "undoing: %s stays, its page 0x83 cannot be read: errno %d",
+                           path->disk.name, -result);
+            mp_path_keep(path);
+            path_undone(path);
+            return;
+        }
         struct mp_attach_job *job = mp_attach_job_new(attach, path, delete_run, delete_finished);
 
         if (job != NULL) {
@@ -283,6 +308,7 @@ void mp_path_forget_disk(struct mp_attach_path *path)
 {
     path->has_disk = path->announced = path->missed = false;
     path->disk = (struct mp_disk){.name = ""};
+    path->identity = (struct mp_identity){.wwid = ""};
     path->opens = 0;
 }
 

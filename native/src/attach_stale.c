@@ -402,7 +402,8 @@ static bool replace(struct mp_attach_job *job, struct fault *fault)
     int result;
 
     mp_copy(wwid, sizeof wwid, job->identity.wwid);
-    result = mp_wwid_locks_take(job->host, &locks, wwid, job->holders.other_wwid, job->deadline_ns);
+    result = mp_wwid_locks_take(job->host, &locks, wwid, job->holders.other_wwid,
+                                /* exclusive= */ true, job->deadline_ns);
     if (result < 0) {
         job->result =
             mp_error(&job->error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, -result,
