@@ -564,8 +564,8 @@ static void path_scan(struct mp_attach_path *path)
     mp_engine_arm(operation->handle, &path->timer, path->until_ns);
     int result = mp_path_find_disk(path);
 
-    if ((result == 0 || result == -EAGAIN) && !is_leaving(&path->disk)) {
-        path_device(path);
+    if (result != -ENOENT && !((result == 0 || result == -EAGAIN) && is_leaving(&path->disk))) {
+        path_device(path); /* which tells what cannot be read, too */
         return;
     }
     struct mp_attach_job *job = mp_attach_job_new(path->attach, path, scan_run, scan_finished);
