@@ -364,8 +364,8 @@ static bool is_wanted(struct mp_attach_path *path)
     return false;
 }
 
-/* For its event. When events were lost it may have been among them, and nobody says it again: then
- * the disk is tried until the time is up. */
+/* For its event. When events were lost, or sysfs could not be read when one came, nobody says it
+ * again: then the disk is tried until the time is up. */
 static void wait_for_device(struct mp_attach_path *path)
 {
     uint64_t again_ns = mp_now_ns() + DEVICE_POLL;
@@ -373,6 +373,17 @@ static void wait_for_device(struct mp_attach_path *path)
     path->step = MP_PATH_DEVICE;
     mp_engine_arm(path->attach->operation.handle, &path->timer,
                   path->missed && again_ns < path->until_ns ? again_ns : path->until_ns);
+}
+
+/* `result` is that of mp_path_find_disk(). */
+static void look_for_device(struct mp_attach_path *path, int result)
+{
+    if (result == -ENOENT || is_leaving(&path->disk))
+        rescan(path); /* deleted before we heard of it */
+    else if (result == 0 && (path->announced || path->missed))
+        path_identity(path);
+    else
+        wait_for_device(path);
 }
 
 static void path_timer(struct mp_timer *timer)
@@ -383,7 +394,7 @@ static void path_timer(struct mp_timer *timer)
     if (mp_now_ns() >= path->until_ns)
         mp_path_overdue(path);
     else
-        path_identity(path);
+        look_for_device(path, mp_path_find_disk(path));
 }
 
 static void identity_finished(struct mp_attach_job *job)
@@ -481,18 +492,12 @@ static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *e
         return;
     int result = mp_path_find_disk(path);
 
-    if (path->step == MP_PATH_DEVICE && (result == -ENOENT || is_leaving(&path->disk))) {
-        rescan(path); /* deleted before we heard of it */
-        return;
-    }
-    if (result != 0 || (event != NULL && strcmp(event->devname, path->disk.name) != 0))
-        return; /* another LUN of the session */
-    if (event != NULL)
-        path->announced = true;
-    else
+    if (event == NULL || (result < 0 && result != -ENOENT && result != -EAGAIN))
         path->missed = true;
+    else if (result == 0 && strcmp(event->devname, path->disk.name) == 0)
+        path->announced = true;
     if (path->step == MP_PATH_DEVICE)
-        path_identity(path);
+        look_for_device(path, result);
 }
 
 static void path_device(struct mp_attach_path *path)
@@ -603,7 +608,7 @@ bool mp_path_disk_is_there(struct mp_attach_path *path)
 {
     dev_t dev = path->disk.dev;
 
-    return mp_path_find_disk(path) == 0 && path->disk.dev == dev;
+    return mp_path_find_disk(path) != -ENOENT && path->disk.dev == dev;
 }
 
 void mp_path_lost_disk(struct mp_attach_path *path)
