@@ -204,14 +204,20 @@ static void path_undo_disk(struct mp_attach_path *path)
     path_undo_session(path);
 }
 
+/* A scan that hangs is no deletion, and may hang for ever. */
+static bool deletes_with_lock(const struct mp_attach_path *path)
+{
+    return path->step == MP_PATH_UNDO && path->job != NULL &&
+           ((const struct mp_attach_job *)path->job)->locked;
+}
+
 void mp_attach_unlock(struct mp_attach *attach)
 {
     if (attach->step < MP_VOLUME_UNDOING || attach->map_job != NULL ||
         attach->wwid_lock.state != MP_LOCK_HELD)
         return;
     for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step == MP_PATH_JOIN ||
-            (attach->paths[i].step == MP_PATH_UNDO && attach->paths[i].job != NULL))
+        if (attach->paths[i].step == MP_PATH_JOIN || deletes_with_lock(&attach->paths[i]))
             return;
     mp_lock_release(&attach->wwid_lock);
 }
