@@ -182,6 +182,7 @@ static void uevents_ready(struct mp_source *source, uint32_t epoll_events)
     struct manypath *handle =
         (struct manypath *)((char *)source - offsetof(struct manypath, uevents));
     char buffer[UEVENT_BYTES];
+    bool lost = false;
 
     (void)epoll_events;
     for (;;) {
@@ -189,12 +190,16 @@ static void uevents_ready(struct mp_source *source, uint32_t epoll_events)
         struct mp_uevent event;
 
         if (length == -ENOBUFS)
-            tell_watches(handle, NULL);
+            lost = true;
         else if (length < 0)
-            return;
+            break;
         else if (length > 0 && mp_uevent_parse(buffer, (size_t)length, &event) == 0)
             tell_watches(handle, &event);
     }
+    /* Last: from the overrun until the queue is empty the kernel drops what comes, and says so only once,
+     * before what it had queued (kernel af_netlink.c NETLINK_S_CONGESTED). */
+    if (lost)
+        tell_watches(handle, NULL);
 }
 
 /* ---- operations ---- */
