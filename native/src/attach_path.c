@@ -9,6 +9,7 @@
 #include "wwid_locks.h"
 #include "sysfs.h"
 #include "text.h"
+#include "waiting.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -24,6 +25,9 @@ enum {
 
 /* What taking back a map that multipathd made may take, of a path that nobody waits for any more. */
 #define ORPHAN_PATIENCE (5000 * MP_MS)
+
+/* udev, LVM and others claim disks for moments. */
+#define CLAIM_PATIENCE (1000 * MP_MS)
 
 /* How often a disk is tried whose event may have been lost: nobody tells it again. */
 #define DEVICE_POLL (20 * MP_MS)
@@ -90,6 +94,18 @@ static int find_own_disk(struct mp_attach_job *job)
     return result == 0 && dev != 0 && job->disk.dev != dev ? -EBUSY : result;
 }
 
+/* A map that is just being made is no holder by name yet. */
+static bool stays_claimed(const struct mp_attach_job *job)
+{
+    uint64_t until_ns = mp_now_ns() + CLAIM_PATIENCE;
+    bool claimed;
+
+    do
+        claimed = mp_disk_is_claimed(job->host, job->disk.name);
+    while (claimed && mp_wait_turn(until_ns));
+    return claimed;
+}
+
 /* Another process may have found that disk, and use it by now: in a map, or, without one, as the device
  * that it gave to its caller. */
 static bool somebody_has(const struct mp_attach_job *job)
@@ -106,7 +122,8 @@ static bool somebody_has(const struct mp_attach_job *job)
 
     if (result < 0)
         return result != -ENOENT; /* nobody can tell: leave it alone */
-    return holders.map[0] != '\0' || holders.other_map[0] != '\0' || holders.foreign[0] != '\0';
+    return holders.map[0] != '\0' || holders.other_map[0] != '\0' || holders.foreign[0] != '\0' ||
+           stays_claimed(job);
 }
 
 static void delete_run(struct mp_job *base)
