@@ -317,10 +317,10 @@ static bool too_early(int sys_errno)
 
 /* Its event is still to come: of a disk that our scan brought, and of one that somebody else's scan is
  * bringing. One that is offline or on its way out cannot be opened either, and has no event to come. */
-static bool coming_up(struct mp_attach_path *path, int sys_errno)
+static bool coming_up(const struct mp_attach_path *path, int sys_errno)
 {
     return path->disk_is_ours ||
-           (sys_errno != ENODEV && mp_path_find_disk(path) == 0 &&
+           (sys_errno != ENODEV && path->has_disk &&
             (strcmp(path->disk.state, "running") == 0 || strcmp(path->disk.state, "created") == 0));
 }
 
@@ -356,13 +356,11 @@ static void rescan(struct mp_attach_path *path)
     path_scan(path);
 }
 
-/* Another process has deleted the disk that was to be read, as its detach does. */
-static bool was_taken_away(struct mp_attach_path *path)
+/* Another process has deleted the disk `dev` that was to be read, as its detach does; the next one may
+ * have no block device yet. Looks at it once more. */
+static bool was_taken_away(struct mp_attach_path *path, dev_t dev)
 {
-    dev_t dev = path->disk.dev;
-    int result = mp_path_find_disk(path);
-
-    return result == -ENOENT || is_leaving(&path->disk) || (result == 0 && path->disk.dev != dev);
+    return mp_path_find_disk(path) == -ENOENT || is_leaving(&path->disk) || path->disk.dev != dev;
 }
 
 /* The caller knows who the volume is. */
@@ -430,7 +428,7 @@ static void identity_finished(struct mp_attach_job *job)
         scan_again(path);
         return;
     }
-    if (job->result < 0 && was_taken_away(path)) {
+    if (job->result < 0 && was_taken_away(path, job->disk.dev)) {
         rescan(path);
         return;
     }
@@ -513,7 +511,8 @@ static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *e
         (event->action != MP_UEVENT_ADD || strcmp(event->subsystem, "block") != 0 ||
          strstr(event->devpath, session) == NULL))
         return;
-    int result = mp_path_find_disk(path);
+    /* a job that reads the disk tells what became of it: the path stays with the one that is read */
+    int result = path->step == MP_PATH_IDENTITY ? 0 : mp_path_find_disk(path);
 
     if (event == NULL || (result < 0 && result != -ENOENT && result != -EAGAIN))
         path->missed = true;
