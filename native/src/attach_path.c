@@ -500,6 +500,13 @@ int mp_path_find_disk(struct mp_attach_path *path)
     return result;
 }
 
+/* A block device comes; or a SCSI device goes, perhaps before it had one. */
+static bool is_telling(const struct mp_uevent *event)
+{
+    return (event->action == MP_UEVENT_ADD && strcmp(event->subsystem, "block") == 0) ||
+           (event->action == MP_UEVENT_REMOVE && strcmp(event->subsystem, "scsi") == 0);
+}
+
 static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *event)
 {
     struct mp_attach_path *path =
@@ -507,9 +514,7 @@ static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *e
     char session[32];
 
     snprintf(session, sizeof session, "/session%d/", path->sid);
-    if (event != NULL &&
-        (event->action != MP_UEVENT_ADD || strcmp(event->subsystem, "block") != 0 ||
-         strstr(event->devpath, session) == NULL))
+    if (event != NULL && (strstr(event->devpath, session) == NULL || !is_telling(event)))
         return;
     /* a job that reads the disk tells what became of it: the path stays with the one that is read */
     int result = path->step == MP_PATH_IDENTITY ? 0 : mp_path_find_disk(path);
