@@ -159,21 +159,22 @@ void mp_engine_watch_device(struct manypath *handle, struct mp_device_watch *wat
 
 void mp_engine_unwatch_device(struct manypath *handle, struct mp_device_watch *watch)
 {
+    if (handle->next_watch == watch)
+        handle->next_watch = TAILQ_NEXT(watch, link);
     if (watch->linked)
         TAILQ_REMOVE(&handle->watches, watch, link);
     watch->linked = false;
 }
 
-/* A watch may unlink itself, and only itself, while it is told. */
+/* A watch may unlink itself and others while it is told: a path that fails may end its whole attach. */
 static void tell_watches(struct manypath *handle, const struct mp_uevent *event)
 {
-    struct mp_device_watch *watch = TAILQ_FIRST(&handle->watches);
+    handle->next_watch = TAILQ_FIRST(&handle->watches);
+    while (handle->next_watch != NULL) {
+        struct mp_device_watch *watch = handle->next_watch;
 
-    while (watch != NULL) {
-        struct mp_device_watch *next = TAILQ_NEXT(watch, link);
-
+        handle->next_watch = TAILQ_NEXT(watch, link);
         watch->seen(watch, event);
-        watch = next;
     }
 }
 
