@@ -591,7 +591,6 @@ static void path_scan(struct mp_attach_path *path)
     path->watch.seen = device_seen;
     /* watch first, then look and scan: no event falls between */
     mp_engine_watch_device(operation->handle, &path->watch);
-    path->until_ns = mp_now_ns() + operation->deadline_ns - operation->submit_ns;
     path->timer.fire = path_timer;
     mp_engine_arm(operation->handle, &path->timer, path->until_ns);
     int result = mp_path_find_disk(path);
@@ -709,6 +708,7 @@ static void path_logged_in(struct mp_session_wait *wait, const struct manypath_e
         return;
     }
     path->step = MP_PATH_UP;
+    path->until_ns = mp_now_ns() + attach->operation.deadline_ns - attach->operation.submit_ns;
     login_counted(attach);
 }
 
