@@ -9,6 +9,7 @@
 #include "wwid_locks.h"
 #include "sysfs.h"
 #include "text.h"
+#include "waiting.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -24,6 +25,9 @@ enum {
 
 /* What taking back a map that multipathd made may take, of a path that nobody waits for any more. */
 #define ORPHAN_PATIENCE (5000 * MP_MS)
+
+/* udev, LVM and others claim disks for moments. */
+#define CLAIM_PATIENCE (1000 * MP_MS)
 
 /* How often a disk is tried whose event may have been lost: nobody tells it again. */
 #define DEVICE_POLL (20 * MP_MS)
@@ -79,17 +83,37 @@ static void path_undo_session(struct mp_attach_path *path)
     mp_session_logout(path->session, &path->wait);
 }
 
-/* Another process may have found the disk that our scan brought, and use it by now: in a map, or, without
- * one, as the device that it gave to its caller. Its block device may have come only since we looked. */
-static bool somebody_has(struct mp_attach_job *job)
+/* The disk that our scan brought, as it is by now. An address names whatever disk has it: another process
+ * may have deleted ours and scanned again. -EBUSY: it has; -ENOENT: there is none. */
+static int find_own_disk(struct mp_attach_job *job)
+{
+    dev_t dev = job->disk.dev;
+    int result = mp_sysfs_find_disk(job->host->sysfs_root, job->disk.host, job->sid, job->disk.lun,
+                                    &job->disk);
+
+    return result == 0 && dev != 0 && job->disk.dev != dev ? -EBUSY : result;
+}
+
+/* A map that is just being made is no holder by name yet. */
+static bool stays_claimed(const struct mp_attach_job *job)
+{
+    uint64_t until_ns = mp_now_ns() + CLAIM_PATIENCE;
+    bool claimed;
+
+    do
+        claimed = mp_disk_is_claimed(job->host, job->disk.name);
+    while (claimed && mp_wait_turn(until_ns));
+    return claimed;
+}
+
+/* Another process may have found that disk, and use it by now: in a map, or, without one, as the device
+ * that it gave to its caller. */
+static bool somebody_has(const struct mp_attach_job *job)
 {
     struct mp_holders holders;
 
     if (job->disk.name[0] == '\0')
-        mp_sysfs_find_disk(job->host->sysfs_root, job->disk.host, job->sid, job->disk.lun,
-                           &job->disk);
-    if (job->disk.name[0] == '\0')
-        return false;
+        return false; /* no block device yet */
     if (mp_scsi_is_marked(job->host->sysfs_root, job->disk.name))
         return true;
     if (job->unmade)
@@ -98,7 +122,8 @@ static bool somebody_has(struct mp_attach_job *job)
 
     if (result < 0)
         return result != -ENOENT; /* nobody can tell: leave it alone */
-    return holders.map[0] != '\0' || holders.other_map[0] != '\0' || holders.foreign[0] != '\0';
+    return holders.map[0] != '\0' || holders.other_map[0] != '\0' || holders.foreign[0] != '\0' ||
+           stays_claimed(job);
 }
 
 static void delete_run(struct mp_job *base)
@@ -108,13 +133,20 @@ static void delete_run(struct mp_job *base)
     struct mp_wwid_locks locks = {.count = 0};
 
     MP_FAULT("attach.undo_delete");
-    job->result =
-        job->locked ? 0 : mp_wwid_locks_take(job->host, &locks, job->wwid, "", job->deadline_ns);
+    /* shared: deletions of a volume's disks need not wait for each other, only for who uses it */
+    job->result = job->locked ? 0
+                              : mp_wwid_locks_take(job->host, &locks, job->wwid, "",
+                                                   /* exclusive= */ false, job->deadline_ns);
+    bool locked = job->result == 0;
+
+    if (locked)
+        job->result = find_own_disk(job);
     if (job->result == 0 && somebody_has(job))
         job->result = -EBUSY;
-    if (job->result == 0) {
+    if (job->result == 0)
         job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
                                      job->disk.target, job->disk.lun);
+    if (locked && (job->result == 0 || job->result == -ENOENT)) {
         MP_FAULT("attach.undo_deleted");
         snprintf(uuid, sizeof uuid, "mpath-%s", job->wwid);
         if (job->wwid[0] != '\0')
@@ -133,21 +165,44 @@ static void delete_finished(struct mp_attach_job *job)
         return;
     }
     if (job->result < 0 && job->result != -ENOENT && job->result != -ENODEV)
-        mp_attach_warn(job->attach, "undoing: deleting %s failed with errno %d", job->disk.name,
-                       -job->result);
+        mp_attach_warn(job->attach,
+                       "undoing: deleting the disk of LUN %" PRIu64 " failed with errno %d",
+                       job->path->target.lun, -job->result);
     if (job->error.code != 0)
         mp_attach_warn(job->attach, "undoing: %s", job->error.message);
     job->path->has_disk = false;
     path_undo_session(job->path);
 }
 
+/* Of a disk whose identity was not read the kernel knows it. Without it the deletion takes no lock, and
+ * another process may read the disk, lock the volume and use it while the kernel keeps the deletion
+ * waiting. Only once the attach has failed: one that goes on wants that lock for its map, and would wait
+ * for the deletion of a path that hangs. */
+static int learn_whose(struct mp_attach_path *path)
+{
+    if (path->identity.wwid[0] != '\0' || path->disk.name[0] == '\0' ||
+        path->attach->operation.error.code == 0)
+        return 0;
+    return mp_identity_known(path->attach->operation.handle->host, path->disk.name,
+                             path->identity.wwid);
+}
+
 static void path_undo_disk(struct mp_attach_path *path)
 {
     struct mp_attach *attach = path->attach;
 
-    if (path->disk_is_ours && !path->has_disk)
-        mp_path_find_disk(path); /* it may have appeared since somebody looked */
-    if (path->has_disk && path->disk_is_ours) {
+    /* it may have appeared since somebody looked; what cannot be read is tried once more by the job */
+    if (path->disk_is_ours &&
+        ((path->has_disk && path->disk.dev != 0) || mp_path_find_disk(path) != -ENOENT)) {
+        int result = learn_whose(path);
+
+        if (result < 0) {
+            mp_attach_warn(attach, "undoing: %s stays, its page 0x83 cannot be read: errno %d",
+                           path->disk.name, -result);
+            mp_path_keep(path);
+            path_undone(path);
+            return;
+        }
         struct mp_attach_job *job = mp_attach_job_new(attach, path, delete_run, delete_finished);
 
         if (job != NULL) {
@@ -157,11 +212,20 @@ static void path_undo_disk(struct mp_attach_path *path)
                           strcmp(path->identity.wwid, attach->identity.wwid) == 0;
             job->unmade = attach->unmade;
             job->sid = path->sid;
+            job->disk.host = path->host;
+            job->disk.lun = path->target.lun;
         }
         if (job != NULL && mp_attach_job_start(job, &path->job))
             return;
     }
     path_undo_session(path);
+}
+
+/* A scan that hangs is no deletion, and may hang for ever. */
+static bool deletes_with_lock(const struct mp_attach_path *path)
+{
+    return path->step == MP_PATH_UNDO && path->job != NULL &&
+           ((const struct mp_attach_job *)path->job)->locked;
 }
 
 void mp_attach_unlock(struct mp_attach *attach)
@@ -170,8 +234,7 @@ void mp_attach_unlock(struct mp_attach *attach)
         attach->wwid_lock.state != MP_LOCK_HELD)
         return;
     for (size_t i = 0; i < attach->path_count; i++)
-        if (attach->paths[i].step == MP_PATH_JOIN ||
-            (attach->paths[i].step == MP_PATH_UNDO && attach->paths[i].job != NULL))
+        if (attach->paths[i].step == MP_PATH_JOIN || deletes_with_lock(&attach->paths[i]))
             return;
     mp_lock_release(&attach->wwid_lock);
 }
@@ -254,10 +317,10 @@ static bool too_early(int sys_errno)
 
 /* Its event is still to come: of a disk that our scan brought, and of one that somebody else's scan is
  * bringing. One that is offline or on its way out cannot be opened either, and has no event to come. */
-static bool coming_up(struct mp_attach_path *path, int sys_errno)
+static bool coming_up(const struct mp_attach_path *path, int sys_errno)
 {
     return path->disk_is_ours ||
-           (sys_errno != ENODEV && mp_path_find_disk(path) == 0 &&
+           (sys_errno != ENODEV && path->has_disk &&
             (strcmp(path->disk.state, "running") == 0 || strcmp(path->disk.state, "created") == 0));
 }
 
@@ -267,6 +330,8 @@ static void path_scan(struct mp_attach_path *path);
 void mp_path_forget_disk(struct mp_attach_path *path)
 {
     path->has_disk = path->announced = path->missed = false;
+    path->disk = (struct mp_disk){.name = ""};
+    path->identity = (struct mp_identity){.wwid = ""};
     path->opens = 0;
 }
 
@@ -291,13 +356,11 @@ static void rescan(struct mp_attach_path *path)
     path_scan(path);
 }
 
-/* Another process has deleted the disk that was to be read, as its detach does. */
-static bool was_taken_away(struct mp_attach_path *path)
+/* Another process has deleted the disk `dev` that was to be read, as its detach does; the next one may
+ * have no block device yet. Looks at it once more. */
+static bool was_taken_away(struct mp_attach_path *path, dev_t dev)
 {
-    dev_t dev = path->disk.dev;
-    int result = mp_path_find_disk(path);
-
-    return result == -ENOENT || is_leaving(&path->disk) || (result == 0 && path->disk.dev != dev);
+    return mp_path_find_disk(path) == -ENOENT || is_leaving(&path->disk) || path->disk.dev != dev;
 }
 
 /* The caller knows who the volume is. */
@@ -322,8 +385,8 @@ static bool is_wanted(struct mp_attach_path *path)
     return false;
 }
 
-/* For its event. When events were lost it may have been among them, and nobody says it again: then
- * the disk is tried until the time is up. */
+/* For its event. When events were lost, or sysfs could not be read when one came, nobody says it
+ * again: then the disk is tried until the time is up. */
 static void wait_for_device(struct mp_attach_path *path)
 {
     uint64_t again_ns = mp_now_ns() + DEVICE_POLL;
@@ -331,6 +394,17 @@ static void wait_for_device(struct mp_attach_path *path)
     path->step = MP_PATH_DEVICE;
     mp_engine_arm(path->attach->operation.handle, &path->timer,
                   path->missed && again_ns < path->until_ns ? again_ns : path->until_ns);
+}
+
+/* `result` is that of mp_path_find_disk(). */
+static void look_for_device(struct mp_attach_path *path, int result)
+{
+    if (result == -ENOENT || is_leaving(&path->disk))
+        rescan(path); /* deleted before we heard of it */
+    else if (result == 0 && (path->announced || path->missed))
+        path_identity(path);
+    else
+        wait_for_device(path);
 }
 
 static void path_timer(struct mp_timer *timer)
@@ -341,7 +415,7 @@ static void path_timer(struct mp_timer *timer)
     if (mp_now_ns() >= path->until_ns)
         mp_path_overdue(path);
     else
-        path_identity(path);
+        look_for_device(path, mp_path_find_disk(path));
 }
 
 static void identity_finished(struct mp_attach_job *job)
@@ -354,7 +428,7 @@ static void identity_finished(struct mp_attach_job *job)
         scan_again(path);
         return;
     }
-    if (job->result < 0 && was_taken_away(path)) {
+    if (job->result < 0 && was_taken_away(path, job->disk.dev)) {
         rescan(path);
         return;
     }
@@ -426,6 +500,13 @@ int mp_path_find_disk(struct mp_attach_path *path)
     return result;
 }
 
+/* A block device comes; or a SCSI device goes, perhaps before it had one. */
+static bool is_telling(const struct mp_uevent *event)
+{
+    return (event->action == MP_UEVENT_ADD && strcmp(event->subsystem, "block") == 0) ||
+           (event->action == MP_UEVENT_REMOVE && strcmp(event->subsystem, "scsi") == 0);
+}
+
 static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *event)
 {
     struct mp_attach_path *path =
@@ -433,24 +514,17 @@ static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *e
     char session[32];
 
     snprintf(session, sizeof session, "/session%d/", path->sid);
-    if (event != NULL &&
-        (event->action != MP_UEVENT_ADD || strcmp(event->subsystem, "block") != 0 ||
-         strstr(event->devpath, session) == NULL))
+    if (event != NULL && (strstr(event->devpath, session) == NULL || !is_telling(event)))
         return;
-    int result = mp_path_find_disk(path);
+    /* a job that reads the disk tells what became of it: the path stays with the one that is read */
+    int result = path->step == MP_PATH_IDENTITY ? 0 : mp_path_find_disk(path);
 
-    if (path->step == MP_PATH_DEVICE && (result == -ENOENT || is_leaving(&path->disk))) {
-        rescan(path); /* deleted before we heard of it */
-        return;
-    }
-    if (result != 0 || (event != NULL && strcmp(event->devname, path->disk.name) != 0))
-        return; /* another LUN of the session */
-    if (event != NULL)
-        path->announced = true;
-    else
+    if (event == NULL || (result < 0 && result != -ENOENT && result != -EAGAIN))
         path->missed = true;
+    else if (result == 0 && strcmp(event->devname, path->disk.name) == 0)
+        path->announced = true;
     if (path->step == MP_PATH_DEVICE)
-        path_identity(path);
+        look_for_device(path, result);
 }
 
 static void path_device(struct mp_attach_path *path)
@@ -517,13 +591,12 @@ static void path_scan(struct mp_attach_path *path)
     path->watch.seen = device_seen;
     /* watch first, then look and scan: no event falls between */
     mp_engine_watch_device(operation->handle, &path->watch);
-    path->until_ns = mp_now_ns() + operation->deadline_ns - operation->submit_ns;
     path->timer.fire = path_timer;
     mp_engine_arm(operation->handle, &path->timer, path->until_ns);
     int result = mp_path_find_disk(path);
 
-    if ((result == 0 || result == -EAGAIN) && !is_leaving(&path->disk)) {
-        path_device(path);
+    if (result != -ENOENT && !((result == 0 || result == -EAGAIN) && is_leaving(&path->disk))) {
+        path_device(path); /* which tells what cannot be read, too */
         return;
     }
     struct mp_attach_job *job = mp_attach_job_new(path->attach, path, scan_run, scan_finished);
@@ -561,7 +634,7 @@ bool mp_path_disk_is_there(struct mp_attach_path *path)
 {
     dev_t dev = path->disk.dev;
 
-    return mp_path_find_disk(path) == 0 && path->disk.dev == dev;
+    return mp_path_find_disk(path) != -ENOENT && path->disk.dev == dev;
 }
 
 void mp_path_lost_disk(struct mp_attach_path *path)
@@ -635,6 +708,7 @@ static void path_logged_in(struct mp_session_wait *wait, const struct manypath_e
         return;
     }
     path->step = MP_PATH_UP;
+    path->until_ns = mp_now_ns() + attach->operation.deadline_ns - attach->operation.submit_ns;
     login_counted(attach);
 }
 

@@ -149,35 +149,53 @@ static void learn(struct mp_attach_job *job, uint64_t udev_deadline_ns)
                                     &job->identity, &job->fd, &job->error);
 }
 
+/* Without a map, a program that merely has the disk open is its user. Our descriptor is closed. */
+static bool is_open(const struct mp_attach_job *job)
+{
+    uint64_t until_ns = patience(job, CLAIM_PATIENCE);
+    int found;
+
+    do /* udev looks at disks for moments */
+        found = mp_users_program(job->host, job->disk.name, job->deadline_ns);
+    while (found == 1 && mp_wait_turn(until_ns));
+    return found != 0; /* nobody can tell: leave it alone */
+}
+
 /* Somebody other than the volume's own map. */
 static bool is_used(const struct mp_attach_job *job, char *users, size_t size)
 {
     return job->holders.map[0] == '\0' &&
-           (mp_users_describe(job->host, job->disk.name, -1, users, size) || job->claimed);
+           (mp_users_describe(job->host, job->disk.name, -1, users, size) || job->claimed ||
+            (job->single_path && is_open(job)));
 }
 
 /* The volume has another size than the kernel knows: it was extended while nobody looked. A disk that
  * somebody uses keeps the size that he knows; so does one that has become smaller while a map holds it. */
 static void correct_size(struct mp_attach_job *job)
 {
-    uint64_t before = job->identity.size_bytes;
+    const struct mp_identity judged = job->identity;
+    uint64_t before = judged.size_bytes;
     char users[MANYPATH_MESSAGE_SIZE / 4];
     uint64_t bytes;
 
     if (mp_scsi_capacity(job->fd, CAPACITY_TIMEOUT_MS, &bytes) < 0 || bytes == before ||
         (bytes < before && job->holders.map[0] != '\0'))
         return;
+    mp_identity_close(&job->fd); /* it would look like a user's */
     if (is_used(job, users, sizeof users)) {
         snprintf(job->note, sizeof job->note,
                  "%s has %" PRIu64 " bytes now, and the kernel has it with %" PRIu64
                  ": it was not rescanned, since it is in use (%s)",
                  job->disk.name, bytes, before, users);
-        return;
+    } else {
+        mp_scsi_rescan(job->host->sysfs_root, job->disk.host, job->disk.channel, job->disk.target,
+                       job->disk.lun);
     }
-    if (mp_scsi_rescan(job->host->sysfs_root, job->disk.host, job->disk.channel, job->disk.target,
-                       job->disk.lun) < 0)
-        return;
     learn(job, job->deadline_ns);
+    if (job->result == 0 && !mp_identity_same_disk(&job->identity, &judged))
+        job->result = mp_error(&job->error, MANYPATH_E_IDENTITY, MANYPATH_PHASE_IDENTITY, 0,
+                               "%s was %s, and is %s now; try again", job->disk.name, judged.wwid,
+                               job->identity.wwid);
     if (job->result == 0 && job->identity.size_bytes != before)
         snprintf(job->note, sizeof job->note,
                  "%s has %" PRIu64 " bytes now, and the kernel had it with %" PRIu64
@@ -402,7 +420,8 @@ static bool replace(struct mp_attach_job *job, struct fault *fault)
     int result;
 
     mp_copy(wwid, sizeof wwid, job->identity.wwid);
-    result = mp_wwid_locks_take(job->host, &locks, wwid, job->holders.other_wwid, job->deadline_ns);
+    result = mp_wwid_locks_take(job->host, &locks, wwid, job->holders.other_wwid,
+                                /* exclusive= */ true, job->deadline_ns);
     if (result < 0) {
         job->result =
             mp_error(&job->error, MANYPATH_E_IN_USE, MANYPATH_PHASE_IDENTITY, -result,

@@ -201,7 +201,7 @@ void mp_attach_identify(struct mp_job *job);
 void mp_path_login(struct mp_attach_path *path);
 /* Reads the LUN's disk from sysfs. -EAGAIN: its block device is not there yet. */
 int mp_path_find_disk(struct mp_attach_path *path);
-/* A ready path's disk is still there; it cannot be replaced unnoticed, since its number is not given to
+/* A ready path's disk is still there, as far as can be told; it cannot be replaced unnoticed, since its number is not given to
  * another one while we have it open. */
 bool mp_path_disk_is_there(struct mp_attach_path *path);
 /* The disk of a ready path is gone: back to UP, to be scanned again. */

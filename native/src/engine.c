@@ -159,21 +159,22 @@ void mp_engine_watch_device(struct manypath *handle, struct mp_device_watch *wat
 
 void mp_engine_unwatch_device(struct manypath *handle, struct mp_device_watch *watch)
 {
+    if (handle->next_watch == watch)
+        handle->next_watch = TAILQ_NEXT(watch, link);
     if (watch->linked)
         TAILQ_REMOVE(&handle->watches, watch, link);
     watch->linked = false;
 }
 
-/* A watch may unlink itself, and only itself, while it is told. */
+/* A watch may unlink itself and others while it is told: a path that fails may end its whole attach. */
 static void tell_watches(struct manypath *handle, const struct mp_uevent *event)
 {
-    struct mp_device_watch *watch = TAILQ_FIRST(&handle->watches);
+    handle->next_watch = TAILQ_FIRST(&handle->watches);
+    while (handle->next_watch != NULL) {
+        struct mp_device_watch *watch = handle->next_watch;
 
-    while (watch != NULL) {
-        struct mp_device_watch *next = TAILQ_NEXT(watch, link);
-
+        handle->next_watch = TAILQ_NEXT(watch, link);
         watch->seen(watch, event);
-        watch = next;
     }
 }
 
@@ -182,6 +183,7 @@ static void uevents_ready(struct mp_source *source, uint32_t epoll_events)
     struct manypath *handle =
         (struct manypath *)((char *)source - offsetof(struct manypath, uevents));
     char buffer[UEVENT_BYTES];
+    bool lost = false;
 
     (void)epoll_events;
     for (;;) {
@@ -189,12 +191,16 @@ static void uevents_ready(struct mp_source *source, uint32_t epoll_events)
         struct mp_uevent event;
 
         if (length == -ENOBUFS)
-            tell_watches(handle, NULL);
+            lost = true;
         else if (length < 0)
-            return;
+            break;
         else if (length > 0 && mp_uevent_parse(buffer, (size_t)length, &event) == 0)
             tell_watches(handle, &event);
     }
+    /* Last: from the overrun until the queue is empty the kernel drops what comes, and says so only once,
+     * before what it had queued (kernel af_netlink.c NETLINK_S_CONGESTED). */
+    if (lost)
+        tell_watches(handle, NULL);
 }
 
 /* ---- operations ---- */

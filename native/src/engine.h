@@ -100,6 +100,7 @@ struct manypath {
     struct mp_operation_list operations; /* begun */
     struct mp_operation_list ending;     /* delivered, not idle yet */
     struct mp_device_watch_list watches;
+    struct mp_device_watch *next_watch; /* to be told of the present event */
     struct mp_client *client;
     struct mp_sessions *sessions;
     struct mp_monitor *monitor;

@@ -28,8 +28,9 @@ static void add_foreign(const char *holder, const char *uuid, const char *dm_nam
                  uuid[0] != '\0' ? ", " : "", (int)strcspn(uuid, "-"), uuid);
 }
 
-/* A map loses its name, and its attributes, before it lets go of its disks (kernel __dm_destroy). */
-static bool is_being_removed(int result)
+/* A map loses its name, and its attributes, before it lets go of its disks (kernel __dm_destroy), and gets
+ * them after it has claimed them (kernel dm_setup_md_queue, since 5.16). */
+static bool comes_or_goes(int result)
 {
     return result == -EIO || result == -EINVAL || result == -ENODEV || result == -ENOENT;
 }
@@ -51,7 +52,7 @@ int mp_holders_read(const struct mp_host *host, const char *name, const char *ww
 
         result =
             mp_sysfs_dm(host->sysfs_root, names[i], uuid, sizeof uuid, dm_name, sizeof dm_name);
-        if (strncmp(names[i], "dm-", 3) == 0 && is_being_removed(result))
+        if (strncmp(names[i], "dm-", 3) == 0 && comes_or_goes(result))
             continue;
         const char *of =
             strncmp(uuid, prefix, sizeof prefix - 1) == 0 ? uuid + sizeof prefix - 1 : NULL;

@@ -16,7 +16,8 @@ struct mp_holders {
 };
 
 /* Reads the holders of a disk and of its partitions from sysfs. A map that is just being removed has no
- * name any more and is not among them; the disk is still claimed until it is gone. Negative errno. */
+ * name any more, and one that is just being made has none yet: neither is among them, but the disk is
+ * claimed, so ask mp_disk_is_claimed() as well. Negative errno. */
 int mp_holders_read(const struct mp_host *host, const char *name, const char *wwid,
                     struct mp_holders *ret_holders);
 

@@ -247,7 +247,7 @@ int mp_identity_known(const struct mp_host *host, const char *name,
     int result = mp_sysfs_page83(host->sysfs_root, name, page, &length);
 
     ret_wwid[0] = '\0';
-    if (result == -EMFILE || result == -ENFILE || result == -ENOMEM)
+    if (result < 0 && result != -ENOENT && result != -EINVAL) /* -EINVAL: the kernel keeps none */
         return result;
     if (result == 0 && mp_vpd83_wwid(page, length, ret_wwid) < 0)
         ret_wwid[0] = '\0';

@@ -167,7 +167,10 @@ bool mp_scsi_is_marked(const char *root, const char *name)
 {
     char path[PATH_MAX];
 
-    return device_path(root, name, path, sizeof path) == 0 && getxattr(path, MARK, NULL, 0) >= 0;
+    if (device_path(root, name, path, sizeof path) < 0 || getxattr(path, MARK, NULL, 0) >= 0)
+        return true;
+    /* ENOTSUP: nobody can have marked it */
+    return errno != ENODATA && errno != ENOENT && errno != ENOTSUP;
 }
 
 int mp_scsi_size(int fd, uint64_t *ret_bytes)

@@ -55,6 +55,7 @@ int mp_scsi_announce(const char *root, const char *name);
  * is an extended attribute of the SCSI device's folder in sysfs (kernel fs/kernfs/inode.c), so it
  * goes with the disk. Does not block. -EPERM: this process lacks CAP_SYS_ADMIN. */
 int mp_scsi_mark(const char *root, const char *name);
+/* Also true when it cannot be told. A disk that is gone has no mark. */
 bool mp_scsi_is_marked(const char *root, const char *name);
 
 /* Writes 1 to the device's delete file: synchronous, may send SYNCHRONIZE CACHE. -ENOENT when it is

@@ -7,14 +7,14 @@
 #include <string.h>
 
 static int take(const struct mp_host *host, struct mp_wwid_locks *locks, const char *wwid,
-                uint64_t deadline_ns)
+                bool exclusive, uint64_t deadline_ns)
 {
     char *name = locks->names[locks->count];
     int fd = -1;
     int result;
 
     mp_lockfile_name("wwid", wwid, name);
-    while ((result = mp_lockfile_take(host->runtime_dir, name, true, &fd)) == -EAGAIN &&
+    while ((result = mp_lockfile_take(host->runtime_dir, name, exclusive, &fd)) == -EAGAIN &&
            mp_wait_turn(deadline_ns))
         ;
     if (result == 0)
@@ -25,7 +25,7 @@ static int take(const struct mp_host *host, struct mp_wwid_locks *locks, const c
 }
 
 int mp_wwid_locks_take(const struct mp_host *host, struct mp_wwid_locks *locks, const char *wwid,
-                       const char *other_wwid, uint64_t deadline_ns)
+                       const char *other_wwid, bool exclusive, uint64_t deadline_ns)
 {
     int order = strcmp(wwid, other_wwid);
     const char *first = order < 0 ? wwid : other_wwid;
@@ -34,9 +34,9 @@ int mp_wwid_locks_take(const struct mp_host *host, struct mp_wwid_locks *locks, 
 
     locks->count = 0;
     if (first[0] != '\0' && order != 0)
-        result = take(host, locks, first, deadline_ns);
+        result = take(host, locks, first, exclusive, deadline_ns);
     if (result == 0 && second[0] != '\0')
-        result = take(host, locks, second, deadline_ns);
+        result = take(host, locks, second, exclusive, deadline_ns);
     if (result < 0)
         mp_wwid_locks_drop(host, locks);
     return result;

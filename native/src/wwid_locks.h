@@ -13,10 +13,10 @@ struct mp_wwid_locks {
     char names[2][MP_LOCKFILE_NAME_SIZE];
 };
 
-/* Takes both exclusively, in the order of their names; "" is none. -EAGAIN: somebody still had one at
+/* Takes both, exclusively or shared, in the order of their names; "" is none. -EAGAIN: somebody still had one at
  * deadline_ns (CLOCK_MONOTONIC); other negative errno of mp_lockfile_take(). Holds nothing then. */
 int mp_wwid_locks_take(const struct mp_host *host, struct mp_wwid_locks *locks, const char *wwid,
-                       const char *other_wwid, uint64_t deadline_ns);
+                       const char *other_wwid, bool exclusive, uint64_t deadline_ns);
 
 void mp_wwid_locks_drop(const struct mp_host *host, struct mp_wwid_locks *locks);
 

@@ -564,11 +564,16 @@ class FakeHost:
         with self.lock:
             sockets = list(self._sockets)
         for item in sockets:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):  # its handle is closed, or the host
                 item.send(text.encode())
 
     def _vanish(self, disk: Disk) -> None:
-        """With the lock held."""
+        """With the lock held. The kernel tells first, when the state says so already."""
+        (disk.folder / "state.new").write_text("cancel\n")
+        (disk.folder / "state.new").replace(disk.folder / "state")
+        path = f"/{disk.folder.relative_to(self.sys)}"
+        pairs = ("ACTION=remove", f"DEVPATH={path}", "SUBSYSTEM=scsi", "DEVTYPE=scsi_device")
+        self.uevent("\0".join((f"remove@{path}", *pairs)) + "\0")
         del disk.session.disks[disk.address[3]]
         shutil.rmtree(self.sys / "class" / "scsi_device" / disk.hctl)
         if disk.present:

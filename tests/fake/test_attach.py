@@ -148,6 +148,47 @@ def test_events_are_lost_before_the_disk_can_be_opened(host: FakeHost) -> None:
     assert operation.finish().path_count == 1
 
 
+def test_events_are_lost_before_the_block_device_is_there(host: FakeHost) -> None:
+    """The kernel says so first, and may drop what comes next."""
+    host.export()
+    host.device_delay = lambda _: None
+    operation = host.handle.attach(host.targets(1), timeout=5.0)
+    assert until(lambda: len(host.passed("scan")) == 1)
+    host.uevent("LOST")
+    assert not operation.wait(0.1)
+    (session,) = host.sessions.values()
+    host.appear(session.disks[1], event=False)
+    assert operation.finish().path_count == 1
+
+
+def test_event_while_sysfs_cannot_be_read(host: FakeHost) -> None:
+    """It does not come again."""
+    host.export()
+    host.device_delay = lambda _: None
+    operation = host.handle.attach(host.targets(1), timeout=5.0)
+    assert until(lambda: any(session.disks for session in host.sessions.values()))
+    assert not operation.wait(0.1)
+    (session,) = host.sessions.values()
+    disk = session.disks[1]
+    with host.denied(f"target{session.host}:0:0/{disk.hctl}"):
+        host.appear(disk)
+        assert not operation.wait(0.3)
+    assert operation.finish().path_count == 1
+
+
+def test_disk_that_cannot_be_read_from_sysfs(host: FakeHost) -> None:
+    """It was there before, so it is not scanned for, and not taken back."""
+    host.export()
+    (target,) = host.targets(1)
+    session = host.add_session(target)
+    disk = host.add_disk(session, 1)
+    with host.denied(f"target{session.host}:0:0/{disk.hctl}"):
+        error = host.handle.attach([target], timeout=5.0).failure()
+    assert (error.code, error.errno) == ("DEVICE", errno.EMFILE)
+    assert not host.passed("scan") and not host.passed("delete")
+    assert list(host.disks) == [disk.name]
+
+
 def test_events_of_others(host: FakeHost) -> None:
     """Nonsense, other subsystems, other sessions."""
     host.export()
@@ -319,6 +360,37 @@ def test_disk_deleted_before_its_event_came(host: FakeHost) -> None:
     with host.lock:
         host._vanish(disk)
     host.announce(disk)
+    assert [path.device for path in attach.finish().paths] == ["sdb"]
+
+
+def test_disk_deleted_before_it_had_a_block_device(host: FakeHost) -> None:
+    """By whose scan brought it; no event of a block device comes."""
+    host.export()
+    targets = host.targets(1)
+    host.device_delay = lambda disk: None if disk.name == "sda" else 0.0
+    first = host.handle.attach(targets)
+    assert until(lambda: any(session.disks for session in host.sessions.values()))
+    second = host.open().attach(targets, timeout=5.0)
+    assert not second.wait(0.3)
+    first.cancel()
+    assert first.failure().code == "CANCELLED"
+    assert [path.device for path in second.finish().paths] == ["sdb"]
+
+
+def test_disk_replaced_by_one_without_a_block_device(host: FakeHost) -> None:
+    """It is waited for as any other."""
+    host.export()
+    gate = host.block("inquiry", "sda")
+    attach = host.handle.attach(host.targets(1))
+    assert gate.reached()
+    host.device_delay = lambda _: None
+    (session,) = host.sessions.values()
+    with host.lock:
+        host._vanish(host.disks["sda"])
+    host.scan(session.host, 0, 0, 1)
+    gate.release()
+    assert not attach.wait(0.2)
+    host.appear(session.disks[1])
     assert [path.device for path in attach.finish().paths] == ["sdb"]
 
 

@@ -984,3 +984,17 @@ def test_another_volumes_map(host: FakeHost) -> None:
     assert "another volume's map" in error.message
     assert other.uuid in host.dm.maps
     assert order(host) == []
+
+
+def test_page_that_cannot_be_read(host: FakeHost) -> None:
+    """Whose disk it is cannot be told, so its volume cannot be locked."""
+    host.export()
+    targets = host.targets(1)
+    host.handle.attach(targets, single_path=True).finish()
+    (disk,) = host.disks.values()
+    page = disk.folder / "vpd_pg83"
+    page.unlink()
+    page.mkdir()
+    error = host.handle.detach(targets).failure()
+    assert (error.code, error.errno) == ("SYSTEM", errno.EISDIR)
+    assert list(host.disks) == [disk.name]

@@ -719,6 +719,115 @@ def test_undo_leaves_a_disk_that_came_late_to_another_process(host: FakeHost) ->
     assert len(host.sessions) == 1
 
 
+@pytest.mark.parametrize("single_path", [False, True])
+def test_undo_leaves_the_next_disk_at_the_address(host: FakeHost, single_path: bool) -> None:
+    """Ours brought one, theirs deleted it and brought another."""
+    host.export()
+    targets = host.targets(2)
+    host.device_delay = lambda disk: None if disk.session.address == f"{NET}.1.2" else 0.0
+    attach = host.handle.attach(targets, min_paths=2)
+    assert until(lambda: len(host.passed("size")) == 1)
+    assert not attach.wait(0.2)
+    other = host.open()
+    other.attach(targets[:1], single_path=single_path).finish()
+    other.detach(targets[:1], timeout=2.0).finish()
+    made = other.attach(targets[:1], single_path=single_path).finish()
+    (name,) = host.disks
+    attach.cancel()
+    assert attach.failure().code == "CANCELLED"
+    assert until(lambda: f"{NET}.1.2" not in [s.address for s in host.sessions.values()])
+    assert list(host.disks) == [name]
+    assert name not in host.passed("delete")
+    assert made.device == name if single_path else len(host.dm.maps) == 1
+
+
+@pytest.mark.parametrize("single_path", [False, True])
+def test_undo_of_an_unread_disk_locks_the_volume(host: FakeHost, single_path: bool) -> None:
+    """Its deletion waits in the kernel; who has read the disk meanwhile must not use it."""
+    host.export()
+    targets = host.targets(1)
+    host.device_delay = lambda disk: None if disk.name == "sda" else 0.0
+    attach = host.handle.attach(targets)
+    assert until(lambda: any(session.disks for session in host.sessions.values()))
+    (session,) = host.sessions.values()
+    host.appear(session.disks[1], event=False)
+    gate = host.block("delete")
+    attach.cancel()
+    assert gate.reached()
+    other = host.open().attach(targets, single_path=single_path)
+    assert not other.wait(1.0)
+    gate.release()
+    assert attach.failure().code == "CANCELLED"
+    assert [path.device for path in other.finish().paths] == ["sdb"]
+    assert list(host.disks) == ["sdb"]
+
+
+def test_undone_disks_do_not_wait_for_each_other(host: FakeHost) -> None:
+    host.export()
+    host.device_delay = lambda _: None
+    attach = host.handle.attach(host.targets(2))
+    assert until(lambda: sum(len(session.disks) for session in host.sessions.values()) == 2)
+    for session in host.sessions.values():
+        host.appear(session.disks[1], event=False)
+    gate = host.block("delete", "sda")
+    attach.cancel()
+    assert gate.reached()
+    assert until(lambda: list(host.disks) == ["sda"])
+    gate.release()
+    attach.failure()
+    assert until(lambda: host.clean)
+
+
+def test_undo_leaves_a_disk_that_a_new_map_claims(host: FakeHost) -> None:
+    """It has no name in sysfs yet."""
+    host.export()
+    targets = host.targets(2)
+    host.device_delay = lambda disk: None if disk.session.address == f"{NET}.1.2" else 0.0
+    attach = host.handle.attach(targets, min_paths=2)
+    assert until(lambda: len(host.passed("size")) == 1)
+    assert not attach.wait(0.2)
+    (disk,) = host.disks.values()
+    (disk.folder / "block" / disk.name / "holders" / "dm-9").symlink_to("../../dm-9")
+    disk.claimed = True
+    attach.cancel()
+    assert attach.failure().code == "CANCELLED"
+    assert until(lambda: any(f"{disk.name} stays" in line for line in host.handle.log))
+    assert disk.name not in host.passed("delete")
+
+
+def test_hung_scan_of_a_late_path_keeps_no_lock(host: FakeHost) -> None:
+    volume = host.export()
+    late = host.listen(2)
+    usable = host.targets(1)
+    sessions = [host.add_session(target) for target in late]
+    for session in sessions:
+        host.set_state(session, "FAILED")
+    made = host.handle.attach([*late, *usable], timeout=3.0).finish()
+    assert [path.state for path in made.paths] == ["PENDING", "PENDING", "ACTIVE"]
+    gate = host.block("scan", f"{sessions[0].host}:0:0:1")
+    host.set_state(sessions[0], "LOGGED_IN")
+    assert gate.reached(20.0)
+    assert until(lambda: any("the kernel's scan" in line for line in host.handle.log))
+    host.set_state(sessions[1], "LOGGED_IN")
+    assert until(lambda: len(host.dm.maps[volume.uuid].members) == 2)
+    host.open().attach(usable, timeout=5.0).finish()
+    gate.release()
+
+
+def test_ready_disk_that_cannot_be_looked_at(host: FakeHost, hold: Hold) -> None:
+    """With the lock it is looked for once more; it is not gone for that."""
+    volume = host.export()
+    holder = hold(f"wwid-{volume.wwid}")
+    attach = host.handle.attach(host.targets(2), min_paths=2)
+    assert until(lambda: len(host.passed("size")) == 2)
+    assert not attach.wait(0.3)
+    session = next(iter(host.sessions.values()))
+    with host.denied(f"target{session.host}:0:0/{session.host}:0:0:1"):
+        holder.kill()
+        made = attach.finish()
+    assert [path.state for path in made.paths] == ["ACTIVE", "ACTIVE"]
+
+
 def test_job_that_was_given_up_before_it_began(host: FakeHost) -> None:
     """All threads hang: the deletion of a detach that timed out must not come later."""
     host.export()

@@ -374,3 +374,25 @@ def test_single_path(host: FakeHost) -> None:
     assert made.wwid == new.wwid
     assert until(lambda: len(host.passed("delete")) == 1)
     assert IQN in {session.iqn for session in host.sessions.values()}
+
+
+def test_extended_while_a_program_has_it_open(host: FakeHost) -> None:
+    """Neither a mount nor a holder, and a user all the same."""
+    volume, targets = leave(host, 1)
+    file = host.open_in(4711, "qemu", "sda")
+    volume.size *= 2
+    made = host.handle.attach(targets, single_path=True).finish()
+    assert made.size_bytes == volume.size // 2
+    assert any("open in qemu" in text for text in made.warnings)
+    assert not host.passed("rescan")
+    file.close()
+    assert host.handle.attach(targets, single_path=True).finish().size_bytes == volume.size
+
+
+def test_another_volume_after_the_rescan(host: FakeHost) -> None:
+    volume, targets = leave(host, 1)
+    volume.size *= 2
+    host.call("rescan", lambda: host.swap(new_volume(volume.size)))
+    error = host.handle.attach(targets).failure()
+    assert error.code == "IDENTITY"
+    assert not host.dm.maps
