@@ -797,7 +797,12 @@ def test_map_made_again(host: FakeHost, late: bool) -> None:
         made = host.dm.make(volume.uuid, [disk.dev for disk in disks], SECTORS)
         if late:
             made.active, made.inactive = None, made.active
-            host.call("dm.info", lambda: host.dm._swap(made), volume.uuid)
+
+            def resume() -> None:
+                with host.lock:
+                    host.dm._swap(made)
+
+            host.call("dm.info", resume, volume.uuid)
 
     both = threading.Barrier(2, make_again)
     host.call("delete", lambda: both.wait(5.0) and None, times=2)
