@@ -358,6 +358,7 @@ static void lock_done(struct mp_lock *base, const struct manypath_error *error)
     struct mp_detach *detach = lock->detach;
 
     if (error->code != 0) {
+        detach->blind = true;
         mp_detach_error(detach, error);
         mp_detach_next(detach);
         return;
@@ -400,5 +401,6 @@ void mp_detach_find(struct mp_detach *detach)
         return;
     }
     free(locks);
+    detach->blind = result < 0;
     mp_detach_next(detach);
 }

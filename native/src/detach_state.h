@@ -88,7 +88,8 @@ struct mp_detach {
     enum mp_detach_step step;
     bool whole_map;
     bool force;
-    bool reached;          /* FLUSH: from there on force goes on */
+    bool reached;          /* FLUSH */
+    bool blind;            /* FIND or LOCK failed, perhaps the second time: force ends, too */
     int32_t earlier_flush; /* enum manypath_flush, the worst before FIND was done again */
     size_t disk_count;
     struct mp_detach_disk *disks;

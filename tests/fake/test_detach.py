@@ -11,7 +11,7 @@ import time
 import pytest
 
 from fake.dm import MAJOR, Map
-from fake.host import IQN, NET, SIZE, FakeHost, OpenFile, at_most, new_volume, until
+from fake.host import IQN, NET, SIZE, FakeHost, OpenFile, at_most, designator, new_volume, until
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Hang, Mute, Request
 from fake.library import Failure, Target
 from fake.multipathd import FakeMultipathd
@@ -707,6 +707,44 @@ def test_timeout_tells_that_the_map_was_kept(host: FakeHost) -> None:
     words = [found.message for found in error.detachment.errors if found.code == "TIMEOUT"]
     assert "the map was kept, 0 of 2 SCSI devices are deleted" in words[0]
     assert len(host.disks) == 2
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
+def test_another_volumes_map_made_since_the_disks_were_found(host: FakeHost, force: bool) -> None:
+    """Found again, nothing may be done: no force goes round between looking and flushing."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    other = new_volume()
+    host.call("open", lambda: host.dm.make(other.uuid, [disk.dev], SECTORS) and None)
+    with at_most(3.0):
+        error = host.handle.detach([target], timeout=2.0, force=force).failure()
+    assert error.code == "IN_USE"
+    assert "another volume's map" in error.message
+    assert len(host.passed("open")) < 5
+    assert host.disks
+    assert host.sessions
+
+
+def test_lock_fails_the_second_time_with_force(host: FakeHost) -> None:
+    """A disk that only udev can name has no lock; the map that it comes into has one."""
+    volume = host.export()
+    volume.designators = designator(2, 1, b"EXAMPLE disk 1")
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+
+    def make() -> None:
+        host.dm.make(volume.uuid, [disk.dev], SECTORS)
+        (host.root / "locks").mkdir()
+        (host.root / "locks").chmod(0o777)
+
+    host.call("open", make)
+    error = host.handle.detach([target], force=True).failure()
+    assert error.code == "SYSTEM"
+    assert "cannot lock" in error.message
+    assert order(host) == []
+    assert volume.uuid in host.dm.maps
+    assert host.disks
 
 
 # --- multipathd -----------------------------------------------------------------------------------
