@@ -196,8 +196,8 @@ static void flush_limit(struct mp_timer *timer)
         if (job == NULL)
             continue;
         /* of a map the kernel says who is in use when it is removed; of a disk only this tells */
-        device->kept =
-            device->uuid[0] == '\0' && !device->dead && !atomic_load(&job->unmap.claimed);
+        device->claimed = atomic_load(&job->unmap.claimed);
+        device->kept = device->uuid[0] == '\0' && !device->dead && !device->claimed;
         give_up(detach, device, MANYPATH_PHASE_FLUSH, "flushing");
     }
     detach->outstanding = 0;

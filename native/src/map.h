@@ -117,4 +117,9 @@ int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
 int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
                     struct mp_unmap_result *result, struct manypath_error *err);
 
+/* Right before such a disk is deleted: E_IN_USE if somebody has claimed it since, or if that cannot be
+ * told. `claimed`: a flush that was given up may still claim it, and only who can be named counts. */
+int mp_disk_recheck(struct mp_host *host, const char *name, bool claimed, uint64_t deadline_ns,
+                    struct manypath_error *err);
+
 #endif

@@ -214,30 +214,28 @@ static bool is_opened(const void *context, const char *path, dev_t dev)
            belongs(name, device->name);
 }
 
-static int find_opener(const struct mp_host *host, const char *disk, uint64_t deadline_ns,
-                       struct mp_opener *ret_opener)
+int mp_users_program(const struct mp_host *host, const char *disk, uint64_t deadline_ns,
+                     char ret_program[MP_USERS_PROGRAM_SIZE])
 {
     const struct device device = {.host = host, .name = disk};
-
-    return mp_opener_find(host->proc_root, host->dev_root, is_opened, &device, deadline_ns,
-                          ret_opener);
-}
-
-int mp_users_program(const struct mp_host *host, const char *disk, uint64_t deadline_ns)
-{
     struct mp_opener opener;
+    int result =
+        mp_opener_find(host->proc_root, host->dev_root, is_opened, &device, deadline_ns, &opener);
 
-    return find_opener(host, disk, deadline_ns, &opener);
+    if (result > 0)
+        snprintf(ret_program, MP_USERS_PROGRAM_SIZE, "%s (pid %d)", opener.program,
+                 (int)opener.pid);
+    return result;
 }
 
 /* Of a map the open count tells enough. */
 static void say_program(struct sentence *sentence, const struct mp_host *host, const char *device)
 {
-    struct mp_opener opener;
+    char program[MP_USERS_PROGRAM_SIZE];
 
     if (strncmp(device, "dm-", 3) != 0 &&
-        find_opener(host, device, mp_now_ns() + LOOK_LIMIT, &opener) > 0)
-        say(sentence, "open in %s (pid %d)", opener.program, (int)opener.pid);
+        mp_users_program(host, device, mp_now_ns() + LOOK_LIMIT, program) > 0)
+        say(sentence, "open in %s", program);
     else
         say(sentence, "a program has it open, or another mount namespace");
 }

@@ -11,7 +11,18 @@ import time
 import pytest
 
 from fake.dm import MAJOR, Map
-from fake.host import IQN, NET, SIZE, FakeHost, OpenFile, at_most, designator, new_volume, until
+from fake.host import (
+    IQN,
+    NET,
+    SIZE,
+    FakeHost,
+    Gate,
+    OpenFile,
+    at_most,
+    designator,
+    new_volume,
+    until,
+)
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Hang, Mute, Request
 from fake.library import Failure, Target
 from fake.multipathd import FakeMultipathd
@@ -325,6 +336,79 @@ def test_disk_comes_into_a_map_after_the_flush(host: FakeHost, force: bool) -> N
     assert host.sessions
     made = host.handle.detach([target]).finish()
     assert made.map_removed
+    assert host.clean
+
+
+def test_last_look_before_a_deletion_fails(host: FakeHost) -> None:
+    """No descriptor is free: it may be in a map by now."""
+    volume = host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+
+    def make() -> None:
+        host.dm.make(volume.uuid, [disk.dev], SECTORS)
+        host.fail("open", errno.EMFILE)
+
+    host.call("fsync", make)
+    error = host.handle.detach([target]).failure()
+    assert (error.code, error.phase, error.errno) == ("IN_USE", "delete", errno.EMFILE)
+    assert host.disks
+    assert host.sessions
+
+
+def test_disk_is_mounted_elsewhere_after_the_flush(host: FakeHost) -> None:
+    """In another mount namespace: nobody can be named, and yet it stays."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    host.call("fsync", lambda: setattr(disk, "claimed", True))
+    error = host.handle.detach([target], timeout=1.0).failure()
+    assert (error.code, error.phase) == ("IN_USE", "delete")
+    assert "another mount namespace; it was not deleted" in error.message
+    assert host.disks
+    assert host.sessions
+
+
+def test_mount_whose_source_is_only_named_so(host: FakeHost) -> None:
+    """As a file system of no device may be: the disk itself is free."""
+    host.export()
+    (target,) = host.targets()
+    host.add_disk(host.add_session(target), 1)
+    with (host.root / "proc/self/mountinfo").open("a") as file:
+        file.write("36 1 0:77 / /old rw shared:1 - fuse.x /dev/sda rw\n")
+    assert host.handle.detach([target]).finish().devices_removed == 1
+    assert host.clean
+
+
+def test_mounted_disk_looks_at_no_program(host: FakeHost) -> None:
+    """All of them would be looked at again and again for nothing."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    disk.claimed = True
+    host.mount(disk.dev, "/srv")
+    with host.denied("4711/fd"):
+        host.open_in(4711, "qemu-kvm", disk.name)
+        error = host.handle.detach([target], timeout=1.5).failure()
+    assert "sda is in use: mounted on /srv; nothing was removed" in error.message
+
+
+def test_disk_whose_flush_hangs_with_force(host: FakeHost) -> None:
+    """The flush that was given up still claims it: that is no reason to keep it."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    gate = Gate()
+
+    def hang() -> int:
+        disk.claimed = True
+        return gate()
+
+    host.call("fsync", hang)
+    error = host.handle.detach([target], timeout=2.0, force=True).failure()
+    gate.release()
+    assert (error.code, error.phase) == ("TIMEOUT", "flush")
+    assert error.detachment.devices_removed == 1
     assert host.clean
 
 
