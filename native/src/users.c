@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "users.h"
 
+#include "holders.h"
 #include "mounts.h"
 #include "openers.h"
 #include "sysfs.h"
@@ -50,8 +51,9 @@ int mp_part_maps(const struct mp_host *host, const char *device, const char *map
             mp_copy(map->device, sizeof map->device, holders[i]);
             found++;
         }
-        if (result == -ENOENT || result == -EOVERFLOW)
-            result = 0; /* it went, or it is no map or somebody's with a long name */
+        if (mp_holder_comes_or_goes(holders[i], result) || result == -ENOENT ||
+            result == -EOVERFLOW)
+            result = 0; /* it goes, or it is no map or somebody's with a long name */
     }
     if (result == 0)
         *ret_count = found;

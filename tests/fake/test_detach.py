@@ -529,6 +529,23 @@ def test_map_made_since_the_disks_were_found(host: FakeHost) -> None:
     assert host.clean
 
 
+def test_map_that_another_process_removes(host: FakeHost) -> None:
+    """It has no name any more, and still has its disks: who removes it is waited for."""
+    item = attached(host)
+    other = host.open()
+    gate = host.block("dm.remove")
+    first = other.detach(host.targets(2))
+    assert gate.reached()
+    with host.denied("dm/uuid", errno.EIO):
+        second = host.handle.detach(host.targets(2))
+        assert not second.wait(0.2)
+    gate.release()
+    assert first.finish().map_removed
+    assert second.finish().devices_removed == 0
+    assert item.uuid not in host.dm.maps
+    assert host.clean
+
+
 def test_two_handles(host: FakeHost) -> None:
     """As two processes: the second waits for the lock of the WWID, then finds nothing."""
     attached(host)
