@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -775,3 +776,40 @@ def test_time_is_over_while_it_is_asked_once_more(host: FakeHost) -> None:
     late.release()
     assert error.code == "DEVICE"
     assert "is the volume extended on the storage?" in error.message
+
+
+def test_a_map_that_cannot_be_read(host: FakeHost) -> None:
+    """It is there, so it is not the disk below it that is extended."""
+    volume, item = attached(host, 2)
+    volume.size = LARGER
+    for part, number, code in (
+        ("dm/uuid", errno.EMFILE, "SYSTEM"),
+        ("holders", errno.EMFILE, "SYSTEM"),
+        ("dm/uuid", errno.EIO, "MAP"),  # as of one that is just being removed
+    ):
+        with host.denied(part, number):
+            error = host.handle.extend(host.targets(2)).failure()
+        assert (error.code, error.phase) == (code, "prepare"), part
+        assert not host.passed("rescan")
+    assert host.handle.extend(host.targets(2)).finish().device == item.device
+    assert bytes_of(item) == LARGER
+
+
+def test_a_map_made_since_the_disks_were_found(host: FakeHost) -> None:
+    """By another process, which let go of the lock before it was asked for."""
+    volume = host.export()
+    targets = host.targets(1)
+    device = host.handle.attach(targets, single_path=True).finish().device
+    volume.size = LARGER
+    size = host.disks[device].folder / "block" / device / "size"
+    size.unlink()
+    os.mkfifo(size)
+    extend = host.handle.extend(targets)
+    with size.open("w") as file:  # now the library reads it: the last that it looks at
+        item = host.dm.make(volume.uuid, [host.disks[device].dev], SIZE // 512)
+        size.unlink()
+        size.write_text(f"{SIZE // 512}\n")
+        file.write(f"{SIZE // 512}\n")
+    made = extend.finish()
+    assert (made.device, made.size_bytes) == (item.device, LARGER)
+    assert bytes_of(item) == LARGER
