@@ -143,8 +143,8 @@ static void flush_run(struct mp_job *base)
         job->result = mp_map_flush(job->host, job->uuid, &job->options, job->deadline_ns,
                                    &job->unmap, &job->error);
     else
-        job->result =
-            mp_disk_release(job->host, job->disk.name, job->deadline_ns, &job->unmap, &job->error);
+        job->result = mp_disk_release(job->host, job->disk.name, &job->options, job->deadline_ns,
+                                      &job->unmap, &job->error);
 }
 
 static void flush_over(struct mp_detach *detach)
@@ -170,6 +170,11 @@ static void flush_finished(struct mp_detach_job *job)
 
     device->flush = job->unmap.flush;
     device->mapped = job->unmap.mapped;
+    if (job->unmap.unseen)
+        mp_warn(&detach->warnings,
+                "a program may have had %s open: not all can be looked into without "
+                "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+                device->disk);
     if (job->unmap.dead)
         device->dead = true;
     if (job->result < 0 && !device->mapped) {

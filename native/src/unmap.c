@@ -465,8 +465,24 @@ static int disk_in_use(const struct mp_host *host, const char *name, struct many
                     "%s is in use: %s; nothing was removed", name, users);
 }
 
-int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
-                    struct mp_unmap_result *result, struct manypath_error *err)
+/* Nothing is known of the programs; `program` is one that may not be looked into. */
+static int programs_unknown(const struct mp_host *host, const char *name, int result,
+                            const char *program, struct manypath_error *err)
+{
+    if (result == -EACCES)
+        return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EACCES,
+                        "cannot look whether %s has %s open; nothing was removed; run with "
+                        "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or go on unseen with force",
+                        program, name);
+    return mp_error(
+        err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, result,
+        "cannot look in %s whether a program has %s open: errno %d; nothing was removed",
+        host->proc_root, name, -result);
+}
+
+int mp_disk_release(struct mp_host *host, const char *name, const struct mp_unmap_options *options,
+                    uint64_t deadline_ns, struct mp_unmap_result *result,
+                    struct manypath_error *err)
 {
     uint64_t until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_BUSY_LIMIT);
     char opener[MP_USERS_PROGRAM_SIZE];
@@ -479,6 +495,9 @@ int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns
             close(fd);
             int found = mp_users_program(host, name, deadline_ns, opener);
 
+            result->unseen = found == -EACCES && options->force;
+            if (result->unseen)
+                found = 0;
             if (found != -ETIMEDOUT || program == 0) /* else the last look counts */
                 program = found;
             fd = program == 0 ? claim(host, name) : -EBUSY;
@@ -488,10 +507,7 @@ int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns
         result->mapped = fd == -EBUSY && in_multipath_map(host, name);
     } while (fd == -EBUSY && program >= 0 && !result->mapped && mp_wait_turn(until_ns));
     if (program < 0)
-        return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, program,
-                        "cannot look in %s whether a program has %s open: errno %d; nothing was "
-                        "removed",
-                        host->proc_root, name, -program);
+        return programs_unknown(host, name, program, opener, err);
     if (program > 0)
         return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EBUSY,
                         "%s is in use: open in %s; nothing was removed", name, opener);

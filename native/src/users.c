@@ -205,13 +205,11 @@ struct device {
     const char *name;
 };
 
-static bool is_opened(const void *context, const char *path, dev_t dev)
+static bool is_opened(const void *context, dev_t dev)
 {
     const struct device *device = context;
     char name[MANYPATH_DEVICE_SIZE];
 
-    if (dev == 0)
-        return belongs(strrchr(path, '/') + 1, device->name);
     return mp_sysfs_block_name(device->host->sysfs_root, dev, name, sizeof name) == 0 &&
            belongs(name, device->name);
 }
@@ -224,7 +222,7 @@ int mp_users_program(const struct mp_host *host, const char *disk, uint64_t dead
     int result =
         mp_opener_find(host->proc_root, host->dev_root, is_opened, &device, deadline_ns, &opener);
 
-    if (result > 0)
+    if (result > 0 || result == -EACCES)
         snprintf(ret_program, MP_USERS_PROGRAM_SIZE, "%s (pid %d)", opener.program,
                  (int)opener.pid);
     return result;

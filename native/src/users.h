@@ -31,7 +31,8 @@ int mp_part_maps(const struct mp_host *host, const char *device, const char *map
                  struct mp_part_map *ret_maps, size_t max, size_t *ret_count);
 
 /* Has a program the disk or one of its partitions open? With or without claiming it; a mount is none. 1,
- * and its name, "qemu-kvm (pid 4711)"; 0; negative errno as of mp_opener_find(). */
+ * and its name, "qemu-kvm (pid 4711)"; 0; negative errno as of mp_opener_find(), for -EACCES with the name of
+ * one that may not be looked into. */
 int mp_users_program(const struct mp_host *host, const char *disk, uint64_t deadline_ns,
                      char ret_program[MP_USERS_PROGRAM_SIZE]);
 

@@ -305,6 +305,7 @@ def test_disk_that_multipathd_looks_at(host: FakeHost) -> None:
 def test_partition_of_a_disk_that_a_program_has_open(host: FakeHost) -> None:
     target, opened = opened_disk(host)
     opened.close()
+    host.make_partition(host.disks["sda"], 1)
     host.open_in(4711, "mkfs.ext4", "sda1")
     error = host.handle.detach([target], timeout=0.5).failure()
     assert "sda is in use: open in mkfs.ext4 (pid 4711)" in error.message
@@ -316,10 +317,43 @@ def test_programs_that_cannot_be_looked_at(host: FakeHost) -> None:
     with host.denied("4711/fd"):
         error = host.handle.detach([target], timeout=0.5, force=True).failure()
     assert (error.code, error.errno) == ("IN_USE", errno.EMFILE)
+    host.fail("opened", errno.EIO)
+    error = host.handle.detach([target]).failure()
+    assert (error.code, error.errno) == ("IN_USE", errno.EIO)
     assert host.disks
+    opened.close()
+
+
+def test_programs_that_may_not_be_looked_at(host: FakeHost) -> None:
+    """Without CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH: force goes on, and tells."""
+    target, _ = opened_disk(host)
+    with host.denied("4711/fd", errno.EACCES):
+        error = host.handle.detach([target]).failure()
+        assert (error.code, error.errno) == ("IN_USE", errno.EACCES)
+        assert "qemu-kvm (pid 4711) has sda open; nothing was removed" in error.message
+        assert host.disks
+        made = host.handle.detach([target], force=True).finish()
+    assert made.devices_removed == 1
+    (warning,) = made.warnings
+    assert "CAP_SYS_PTRACE" in warning
+
+
+@pytest.mark.parametrize("stat", ["S 2 0 0 0 -1 69238880 0", "Z 1 7 7 0 -1 4227148 0"])
+def test_processes_without_descriptors_may_be_denied(host: FakeHost, stat: str) -> None:
+    """The kernel's threads, and those that have ended."""
+    target, _ = opened_disk(host)
+    (host.root / "proc/4711/stat").write_text(f"4711 (a) R (b) {stat} 0\n")
     with host.denied("4711/fd", errno.EACCES):
         assert host.handle.detach([target]).finish().devices_removed == 1
+
+
+def test_file_that_is_named_like_the_disk(host: FakeHost) -> None:
+    """Shared memory lies below /dev, too."""
+    target, opened = opened_disk(host)
     opened.close()
+    (host.dev / "shm").mkdir()
+    host.open_in(4711, "qemu-kvm", "shm/sda")
+    assert host.handle.detach([target]).finish().devices_removed == 1
 
 
 @pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
@@ -454,10 +488,7 @@ def test_mounted_partition_of_a_disk(host: FakeHost) -> None:
     (target,) = host.targets()
     disk = host.add_disk(host.add_session(target), 1)
     disk.claimed = True
-    part = disk.folder / "block" / disk.name / f"{disk.name}1"
-    part.mkdir()
-    host._link(host.sys / f"dev/block/8:{disk.dev[1] + 1}", part)
-    host.mount((8, disk.dev[1] + 1), "/srv")
+    host.mount(host.make_partition(disk, 1), "/srv")
     error = host.handle.detach([target], timeout=0.5).failure()
     assert "sda is in use: mounted on /srv; " in error.message
 
