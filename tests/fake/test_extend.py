@@ -801,15 +801,16 @@ def test_a_map_made_since_the_disks_were_found(host: FakeHost) -> None:
     targets = host.targets(1)
     device = host.handle.attach(targets, single_path=True).finish().device
     volume.size = LARGER
-    size = host.disks[device].folder / "block" / device / "size"
-    size.unlink()
-    os.mkfifo(size)
+    page = host.disks[device].folder / "vpd_pg83"
+    text = page.read_bytes()
+    page.unlink()
+    os.mkfifo(page)
     extend = host.handle.extend(targets)
-    with size.open("w") as file:  # now the library reads it: the last that it looks at
+    with page.open("wb") as file:  # now the library reads it, after it looked for a map
         item = host.dm.make(volume.uuid, [host.disks[device].dev], SIZE // 512)
-        size.unlink()
-        size.write_text(f"{SIZE // 512}\n")
-        file.write(f"{SIZE // 512}\n")
+        page.unlink()
+        page.write_bytes(text)
+        file.write(text)
     made = extend.finish()
     assert (made.device, made.size_bytes) == (item.device, LARGER)
     assert bytes_of(item) == LARGER
