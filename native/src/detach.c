@@ -90,10 +90,7 @@ void mp_detach_next(struct mp_detach *detach)
         [DETACH_DELETE] = mp_detach_forget, [DETACH_FORGET] = mp_detach_logout,
         [DETACH_LOGOUT] = finish,
     };
-    /* Found or locked nothing: there is nothing to force. */
-    bool go_on = detach->force && detach->reached;
-
-    if (detach->operation.error.code != 0 && !go_on)
+    if (detach->operation.error.code != 0 && (!detach->force || detach->blind))
         finish(detach);
     else
         after[detach->step](detach);

@@ -7,7 +7,6 @@
 #include "forget.h"
 #include "scsi.h"
 #include "text.h"
-#include "users.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -73,25 +72,15 @@ void mp_detach_forget(struct mp_detach *detach)
 
 /* ---- DELETE ---- */
 
-/* Somebody took a disk without a map after it was flushed: multipathd, or another attach. */
-static bool is_held(struct mp_detach_job *job)
-{
-    char users[MANYPATH_MESSAGE_SIZE / 2];
-
-    if (!mp_users_name(job->host, job->disk.name, users, sizeof users))
-        return false;
-    job->result = mp_error(&job->error, MANYPATH_E_IN_USE, MANYPATH_PHASE_DELETE, EBUSY,
-                           "%s came into use after it was flushed: %s; it was not deleted",
-                           job->disk.name, users);
-    return true;
-}
-
 static void delete_run(struct mp_job *base)
 {
     struct mp_detach_job *job = (struct mp_detach_job *)base;
 
     MP_FAULT("detach.delete");
-    if (job->held_stays && is_held(job))
+    if (job->held_stays) /* somebody may have taken it: multipathd, or another attach */
+        job->result =
+            mp_disk_recheck(job->host, job->disk.name, job->claimed, job->deadline_ns, &job->error);
+    if (job->held_stays && job->result < 0)
         return;
     job->result = mp_scsi_delete(job->host->sysfs_root, job->disk.host, job->disk.channel,
                                  job->disk.target, job->disk.lun);
@@ -182,6 +171,7 @@ void mp_detach_delete(struct mp_detach *detach)
             job->index = i;
             job->disk = disk->disk;
             job->held_stays = device != NULL && device->uuid[0] == '\0' && !device->dead;
+            job->claimed = device != NULL && device->claimed;
             if (device != NULL && !device->deferred) /* that one goes by itself */
                 mp_copy(job->uuid, sizeof job->uuid, disk->map);
         }

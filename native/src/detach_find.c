@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "fault.h"
+#include "holders.h"
 #include "identity.h"
 #include "text.h"
 
@@ -186,8 +187,8 @@ static int find_map(struct mp_detach *detach, struct mp_detach_disk *disk,
         char wwid[MANYPATH_WWID_SIZE];
 
         result = mp_sysfs_dm(sysfs_root(detach), holders[i], uuid, sizeof uuid, NULL, 0);
-        if (result == -ENOENT && strncmp(holders[i], "dm-", 3) == 0)
-            continue; /* it went */
+        if (mp_holder_comes_or_goes(holders[i], result))
+            continue; /* who removes it has the lock, and is waited for */
         if (result < 0 && result != -ENOENT && result != -EOVERFLOW)
             return unreadable(detach, holders[i], result);
         if (strncmp(uuid, "mpath-", 6) != 0)
@@ -358,6 +359,7 @@ static void lock_done(struct mp_lock *base, const struct manypath_error *error)
     struct mp_detach *detach = lock->detach;
 
     if (error->code != 0) {
+        detach->blind = true;
         mp_detach_error(detach, error);
         mp_detach_next(detach);
         return;
@@ -400,5 +402,6 @@ void mp_detach_find(struct mp_detach *detach)
         return;
     }
     free(locks);
+    detach->blind = result < 0;
     mp_detach_next(detach);
 }

@@ -54,11 +54,14 @@ uint64_t mp_detach_phase_ns(const struct mp_detach *detach)
 
 uint64_t mp_detach_step_deadline(const struct mp_detach *detach)
 {
-    uint64_t deadline_ns = detach->operation.deadline_ns - MP_DETACH_ANSWER_RESERVE;
+    uint64_t end_ns = detach->operation.deadline_ns;
+    uint64_t deadline_ns = end_ns - MP_DETACH_ANSWER_RESERVE;
     uint64_t now_ns = mp_now_ns();
 
-    if (!detach->force || deadline_ns <= now_ns)
+    if (!detach->force)
         return deadline_ns;
+    if (deadline_ns <= now_ns) /* a limit in the past would fire before the operation's own timer */
+        deadline_ns = now_ns < end_ns ? end_ns : now_ns;
     return now_ns + (deadline_ns - now_ns) / 2;
 }
 

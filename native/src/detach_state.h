@@ -60,6 +60,7 @@ struct mp_detach_device {
     bool deferred;                   /* the map is in use, and goes when it is closed */
     bool open;                       /* by nobody knows whom: REMOVE looks again, and flushes */
     bool mapped;                     /* the disk came into a map since it was found */
+    bool claimed;                    /* the disk, perhaps still, by a flush that was given up */
     struct mp_job *job;
 };
 
@@ -88,7 +89,8 @@ struct mp_detach {
     enum mp_detach_step step;
     bool whole_map;
     bool force;
-    bool reached;          /* FLUSH: from there on force goes on */
+    bool reached;          /* FLUSH */
+    bool blind;            /* FIND or LOCK failed, perhaps the second time: force ends, too */
     int32_t earlier_flush; /* enum manypath_flush, the worst before FIND was done again */
     size_t disk_count;
     struct mp_detach_disk *disks;
@@ -126,6 +128,7 @@ struct mp_detach_job {
     struct mp_unmap_options options;
     struct mp_unmap_result unmap;
     bool held_stays;   /* DELETE: the disk, should somebody have taken it */
+    bool claimed;      /* DELETE: see the device */
     size_t name_count; /* FORGET */
     char (*names)[MANYPATH_DEVICE_SIZE];
     int result;

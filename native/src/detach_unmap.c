@@ -143,8 +143,8 @@ static void flush_run(struct mp_job *base)
         job->result = mp_map_flush(job->host, job->uuid, &job->options, job->deadline_ns,
                                    &job->unmap, &job->error);
     else
-        job->result =
-            mp_disk_release(job->host, job->disk.name, job->deadline_ns, &job->unmap, &job->error);
+        job->result = mp_disk_release(job->host, job->disk.name, &job->options, job->deadline_ns,
+                                      &job->unmap, &job->error);
 }
 
 static void flush_over(struct mp_detach *detach)
@@ -170,6 +170,11 @@ static void flush_finished(struct mp_detach_job *job)
 
     device->flush = job->unmap.flush;
     device->mapped = job->unmap.mapped;
+    if (job->unmap.unseen)
+        mp_warn(&detach->warnings,
+                "a program may have had %s open: not all can be looked into without "
+                "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+                device->disk);
     if (job->unmap.dead)
         device->dead = true;
     if (job->result < 0 && !device->mapped) {
@@ -196,8 +201,8 @@ static void flush_limit(struct mp_timer *timer)
         if (job == NULL)
             continue;
         /* of a map the kernel says who is in use when it is removed; of a disk only this tells */
-        device->kept =
-            device->uuid[0] == '\0' && !device->dead && !atomic_load(&job->unmap.claimed);
+        device->claimed = atomic_load(&job->unmap.claimed);
+        device->kept = device->uuid[0] == '\0' && !device->dead && !device->claimed;
         give_up(detach, device, MANYPATH_PHASE_FLUSH, "flushing");
     }
     detach->outstanding = 0;

@@ -2,9 +2,9 @@
 /*
  * Extend: an attached volume has become larger on the storage.
  *
- *   FIND (the targets' disks, their map, every path of the map) -> LOCK (other processes out; who had to
- *     wait finds again) -> HOLD (the map, open) -> RESCAN (each path, side by side: is it still this disk? rescan, ask again, compare the sizes) -> RESIZE (the
- *     map, proven by sysfs)
+ *   FIND (the targets' disks, their map, every path of the map) -> LOCK (other processes
+ *     out; then find again) -> HOLD (the map, open) -> RESCAN (each path, side by side: is it still this
+ *     disk? rescan, ask again, compare the sizes) -> RESIZE (the map, proven by sysfs)
  *
  * The map is held open because multipathd refuses a map whose paths have different sizes: reconfigured
  * between two rescans, it would remove one that nobody uses (libmultipath configure.c, ACT_REJECT).
@@ -16,6 +16,7 @@
 
 #include "error.h"
 #include "fault.h"
+#include "holders.h"
 #include "identity.h"
 #include "lock.h"
 #include "map.h"
@@ -90,7 +91,7 @@ struct extend {
     struct extend_path *paths;
     char known_wwid[MANYPATH_WWID_SIZE]; /* of the map, else as the kernel has it; "" */
     struct mp_lock lock;                 /* of that WWID, until nothing runs any more */
-    bool waited;                         /* for the lock */
+    bool unsettled;                      /* a map that has a disk is just being made or removed */
     int map_fd;                          /* keeps the map from being removed; -1 */
     struct mp_job *map_job;              /* holding or resizing */
     unsigned jobs;                       /* not yet back, ours or abandoned: they point to us */
@@ -906,6 +907,13 @@ static int not_attached(const struct extend *extend, size_t session_count,
     return result;
 }
 
+static int unreadable(const char *name, int result, struct manypath_error *err)
+{
+    return mp_error(err, MANYPATH_E_SYSTEM, MANYPATH_PHASE_PREPARE, result,
+                    "cannot read what holds %s from sysfs: errno %d; nothing was changed", name,
+                    -result);
+}
+
 /* The one multipath map over the disks found. What else holds them, such as LVM on a single path, is
  * no hindrance. */
 static int find_map(struct extend *extend, struct manypath_error *err)
@@ -916,12 +924,21 @@ static int find_map(struct extend *extend, struct manypath_error *err)
         char holders[HOLDERS_MAX][MANYPATH_DEVICE_SIZE];
         size_t count = 0;
 
-        if (mp_sysfs_holders(root, extend->paths[i].disk.name, holders, HOLDERS_MAX, &count) < 0)
-            continue;
+        int result =
+            mp_sysfs_holders(root, extend->paths[i].disk.name, holders, HOLDERS_MAX, &count);
+
+        if (result == -ENOENT)
+            continue; /* the disk is gone */
+        if (result < 0)
+            return unreadable(extend->paths[i].disk.name, result, err);
         for (size_t h = 0; h < count && h < HOLDERS_MAX; h++) {
             char uuid[UUID_SIZE] = "";
 
-            mp_sysfs_dm(root, holders[h], uuid, sizeof uuid, NULL, 0);
+            result = mp_sysfs_dm(root, holders[h], uuid, sizeof uuid, NULL, 0);
+            if (mp_holder_comes_or_goes(holders[h], result))
+                extend->unsettled = true;
+            else if (result < 0 && result != -ENOENT && result != -EOVERFLOW)
+                return unreadable(extend->paths[i].disk.name, result, err);
             if (strncmp(uuid, "mpath-", 6) != 0)
                 continue;
             if (has_map(extend) && strcmp(extend->uuid, uuid) != 0)
@@ -1017,6 +1034,12 @@ static int find(struct extend *extend, const struct mp_session *sessions, size_t
     } else if (result == 0) {
         mp_copy(extend->device, sizeof extend->device, extend->paths[0].disk.name);
         result = find_wwid(extend, err);
+        if (result == 0 && extend->unsettled &&
+            (extend->step == EXTEND_LOCK || extend->known_wwid[0] == '\0'))
+            return mp_error(
+                err, MANYPATH_E_MAP, MANYPATH_PHASE_PREPARE, EBUSY,
+                "a map of %s is just being made or removed; nothing was changed; try again",
+                extend->device);
     }
     if (result < 0)
         return result;
@@ -1049,7 +1072,8 @@ static int find_all(struct extend *extend, struct manypath_error *err)
 
 /* ---- LOCK ---- */
 
-/* While another process worked on the volume, its paths may have changed, or the map gone. */
+/* Until it was locked another process may have worked on the volume: its paths may have changed, or the map
+ * come or gone. */
 static int find_again(struct extend *extend, struct manypath_error *err)
 {
     char uuid[UUID_SIZE], locked_wwid[MANYPATH_WWID_SIZE];
@@ -1057,6 +1081,7 @@ static int find_again(struct extend *extend, struct manypath_error *err)
     memcpy(uuid, extend->uuid, sizeof uuid);
     memcpy(locked_wwid, extend->known_wwid, sizeof locked_wwid);
     extend->uuid[0] = '\0';
+    extend->unsettled = false;
     extend->path_count = 0;
     mp_warnings_free(extend->warnings.count, extend->warnings.texts);
     extend->warnings = (struct mp_warnings){0};
@@ -1080,7 +1105,7 @@ static void locked(struct mp_lock *lock, const struct manypath_error *error)
     struct extend *extend = (struct extend *)((char *)lock - offsetof(struct extend, lock));
     struct manypath_error again = *error;
 
-    if (error->code == 0 && extend->waited)
+    if (error->code == 0)
         find_again(extend, &again);
     MP_FAULT("extend.locked");
     if (again.code != 0)
@@ -1097,7 +1122,6 @@ static void step_lock(struct extend *extend)
     mp_lock_name_wwid(&extend->lock, extend->known_wwid);
     extend->lock.done = locked;
     mp_lock_acquire(extend->operation.handle, &extend->lock, true);
-    extend->waited = true;
 }
 
 static void extend_begin(struct manypath_operation *operation)

@@ -28,11 +28,10 @@ static void add_foreign(const char *holder, const char *uuid, const char *dm_nam
                  uuid[0] != '\0' ? ", " : "", (int)strcspn(uuid, "-"), uuid);
 }
 
-/* A map loses its name, and its attributes, before it lets go of its disks (kernel __dm_destroy), and gets
- * them after it has claimed them (kernel dm_setup_md_queue, since 5.16). */
-static bool comes_or_goes(int result)
+bool mp_holder_comes_or_goes(const char *holder, int result)
 {
-    return result == -EIO || result == -EINVAL || result == -ENODEV || result == -ENOENT;
+    return strncmp(holder, "dm-", 3) == 0 &&
+           (result == -EIO || result == -EINVAL || result == -ENODEV || result == -ENOENT);
 }
 
 int mp_holders_read(const struct mp_host *host, const char *name, const char *wwid,
@@ -52,7 +51,7 @@ int mp_holders_read(const struct mp_host *host, const char *name, const char *ww
 
         result =
             mp_sysfs_dm(host->sysfs_root, names[i], uuid, sizeof uuid, dm_name, sizeof dm_name);
-        if (strncmp(names[i], "dm-", 3) == 0 && comes_or_goes(result))
+        if (mp_holder_comes_or_goes(names[i], result))
             continue;
         const char *of =
             strncmp(uuid, prefix, sizeof prefix - 1) == 0 ? uuid + sizeof prefix - 1 : NULL;

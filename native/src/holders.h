@@ -15,6 +15,11 @@ struct mp_holders {
     char foreign[MANYPATH_MESSAGE_SIZE / 2]; /* all others, for an error text; "": none */
 };
 
+/* Reading an attribute of this holder brought `result`: is it a map that is just being removed? It loses its
+ * name, and its attributes, before it lets go of its disks (kernel __dm_destroy). One that is just being made has
+ * none yet (kernel dm_setup_md_queue, since 5.16). */
+bool mp_holder_comes_or_goes(const char *holder, int result);
+
 /* Reads the holders of a disk and of its partitions from sysfs. A map that is just being removed has no
  * name any more, and one that is just being made has none yet: neither is among them, but the disk is
  * claimed, so ask mp_disk_is_claimed() as well. Negative errno. */

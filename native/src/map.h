@@ -73,6 +73,7 @@ struct mp_unmap_result {
     bool dead;           /* no path of the map is usable, or the disk does not answer */
     bool named;          /* in use: by a mount, swap or a holder, not only by an open descriptor */
     bool mapped;         /* mp_disk_release(): a multipath map has the disk */
+    bool unseen;         /* mp_disk_release(): some programs could not be looked into */
     atomic_bool claimed; /* mp_disk_release(): nobody uses it; known while the flush goes on */
     bool deferred;       /* the map is in use and goes when it is closed */
     struct manypath_error flush_error; /* mp_map_remove(): of a flush that did not stop it */
@@ -113,8 +114,14 @@ int mp_map_discard(struct mp_host *host, const char *uuid, uint64_t deadline_ns,
                    struct manypath_error *err);
 
 /* mp_map_flush() for a disk without a map: refuses while it is in use, also by a program that has it open
- * without claiming it, and flushes. */
-int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
-                    struct mp_unmap_result *result, struct manypath_error *err);
+ * without claiming it, and flushes. Programs that may not be looked into refuse it without `force`. */
+int mp_disk_release(struct mp_host *host, const char *name, const struct mp_unmap_options *options,
+                    uint64_t deadline_ns, struct mp_unmap_result *result,
+                    struct manypath_error *err);
+
+/* Right before such a disk is deleted: E_IN_USE if somebody has claimed it since, or if that cannot be
+ * told. `claimed`: a flush that was given up may still claim it, and only who can be named counts. */
+int mp_disk_recheck(struct mp_host *host, const char *name, bool claimed, uint64_t deadline_ns,
+                    struct manypath_error *err);
 
 #endif

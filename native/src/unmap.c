@@ -437,6 +437,25 @@ static bool in_multipath_map(const struct mp_host *host, const char *name)
            holders.other_map[0] != '\0';
 }
 
+/* Opens it exclusively, which fails while a file system, a map or another exclusive user has it. A
+ * descriptor, or negative errno. */
+static int claim(const struct mp_host *host, const char *name)
+{
+    char path[PATH_MAX];
+
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", host->dev_root, name) >= sizeof path)
+        return -ENAMETOOLONG;
+    int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+
+    return fd < 0 ? -errno : fd;
+}
+
+/* Or without a medium: nothing can be cached for it. */
+static bool is_gone(int result)
+{
+    return result == -ENOENT || result == -ENXIO || result == -ENODEV;
+}
+
 static int disk_in_use(const struct mp_host *host, const char *name, struct manypath_error *err)
 {
     char users[320];
@@ -446,42 +465,62 @@ static int disk_in_use(const struct mp_host *host, const char *name, struct many
                     "%s is in use: %s; nothing was removed", name, users);
 }
 
-int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns,
-                    struct mp_unmap_result *result, struct manypath_error *err)
+/* Nothing is known of the programs; `program` is one that may not be looked into. */
+static int programs_unknown(const struct mp_host *host, const char *name, int result,
+                            const char *program, struct manypath_error *err)
 {
-    char path[PATH_MAX];
+    if (result == -EACCES)
+        return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EACCES,
+                        "cannot look whether %s has %s open; nothing was removed; run with "
+                        "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or go on unseen with force",
+                        program, name);
+    return mp_error(
+        err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, result,
+        "cannot look in %s whether a program has %s open: errno %d; nothing was removed",
+        host->proc_root, name, -result);
+}
+
+int mp_disk_release(struct mp_host *host, const char *name, const struct mp_unmap_options *options,
+                    uint64_t deadline_ns, struct mp_unmap_result *result,
+                    struct manypath_error *err)
+{
     uint64_t until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_BUSY_LIMIT);
+    char opener[MP_USERS_PROGRAM_SIZE];
     int fd, error, program = 0;
 
-    snprintf(path, sizeof path, "%s/%s", host->dev_root, name);
     result->flush = MANYPATH_FLUSH_UNKNOWN;
     do { /* udev looks at disks for moments */
-        int found = mp_users_program(host, name, deadline_ns);
+        fd = claim(host, name);
+        if (fd >= 0) { /* let go of meanwhile: looking at every program takes its time */
+            close(fd);
+            int found = mp_users_program(host, name, deadline_ns, opener);
 
-        if (found != -ETIMEDOUT || program == 0) /* else the last look counts */
-            program = found;
-        fd = -1;
-        /* exclusive: fails while a file system, a map or another exclusive user has it */
-        if (program == 0)
-            fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
-        error = program != 0 ? EBUSY : fd < 0 ? errno : 0;
-        result->mapped = error == EBUSY && in_multipath_map(host, name);
-    } while (error == EBUSY && program >= 0 && !result->mapped && mp_wait_turn(until_ns));
-    if (program < 0)
-        return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, program,
-                        "cannot look in %s whether a program has %s open: errno %d; nothing was "
-                        "removed",
-                        host->proc_root, name, -program);
-    if (fd < 0) {
-        if (error == ENOENT || error == ENXIO || error == ENODEV) {
-            result->flush = MANYPATH_FLUSH_NOT_NEEDED;
-            return 0; /* gone, or without a medium: nothing can be cached for it */
+            result->unseen = found == -EACCES && options->force;
+            if (result->unseen)
+                found = 0;
+            if (found != -ETIMEDOUT || program == 0) /* else the last look counts */
+                program = found;
+            fd = program == 0 ? claim(host, name) : -EBUSY;
+        } else {
+            program = 0;
         }
-        if (error == EBUSY)
-            return disk_in_use(host, name, err);
+        result->mapped = fd == -EBUSY && in_multipath_map(host, name);
+    } while (fd == -EBUSY && program >= 0 && !result->mapped && mp_wait_turn(until_ns));
+    if (program < 0)
+        return programs_unknown(host, name, program, opener, err);
+    if (program > 0)
+        return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_UNMAP, EBUSY,
+                        "%s is in use: open in %s; nothing was removed", name, opener);
+    if (is_gone(fd)) {
+        result->flush = MANYPATH_FLUSH_NOT_NEEDED;
+        return 0;
+    }
+    if (fd == -EBUSY)
+        return disk_in_use(host, name, err);
+    if (fd < 0) {
         result->flush = MANYPATH_FLUSH_FAILED;
-        return mp_error(err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, error,
-                        "cannot open %s to flush it: errno %d; nothing was removed", path, error);
+        return mp_error(err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, fd,
+                        "cannot open %s to flush it: errno %d; nothing was removed", name, -fd);
     }
     atomic_store(&result->claimed, true);
     error = fsync(fd) < 0 ? errno : 0;
@@ -490,6 +529,31 @@ int mp_disk_release(struct mp_host *host, const char *name, uint64_t deadline_ns
     result->flush = error == 0 ? MANYPATH_FLUSH_DONE : MANYPATH_FLUSH_FAILED;
     if (error != 0)
         return mp_error(err, MANYPATH_E_FLUSH, MANYPATH_PHASE_FLUSH, error,
-                        "flushing %s failed with errno %d; nothing was removed", path, error);
+                        "flushing %s failed with errno %d; nothing was removed", name, error);
     return 0;
+}
+
+int mp_disk_recheck(struct mp_host *host, const char *name, bool claimed, uint64_t deadline_ns,
+                    struct manypath_error *err)
+{
+    uint64_t until_ns = mp_map_earlier(deadline_ns, mp_now_ns() + MP_MAP_BUSY_LIMIT);
+    char users[320];
+    int fd;
+
+    do /* another process may be looking just as we do */
+        fd = claim(host, name);
+    while (fd == -EBUSY && !mp_users_name(host, name, users, sizeof users) && !claimed &&
+           mp_wait_turn(until_ns));
+    if (fd >= 0)
+        close(fd);
+    if (fd >= 0 || is_gone(fd) || (fd == -EBUSY && claimed && users[0] == '\0'))
+        return 0;
+    if (fd != -EBUSY)
+        return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_DELETE, fd,
+                        "cannot open %s to see whether it came into use: errno %d; it was not "
+                        "deleted",
+                        name, -fd);
+    mp_users_describe(host, name, -1, users, sizeof users);
+    return mp_error(err, MANYPATH_E_IN_USE, MANYPATH_PHASE_DELETE, EBUSY,
+                    "%s came into use after it was flushed: %s; it was not deleted", name, users);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "users.h"
 
+#include "holders.h"
 #include "mounts.h"
 #include "openers.h"
 #include "sysfs.h"
@@ -50,8 +51,9 @@ int mp_part_maps(const struct mp_host *host, const char *device, const char *map
             mp_copy(map->device, sizeof map->device, holders[i]);
             found++;
         }
-        if (result == -ENOENT || result == -EOVERFLOW)
-            result = 0; /* it went, or it is no map or somebody's with a long name */
+        if (mp_holder_comes_or_goes(holders[i], result) || result == -ENOENT ||
+            result == -EOVERFLOW)
+            result = 0; /* it goes, or it is no map or somebody's with a long name */
     }
     if (result == 0)
         *ret_count = found;
@@ -203,41 +205,37 @@ struct device {
     const char *name;
 };
 
-static bool is_opened(const void *context, const char *path, dev_t dev)
+static bool is_opened(const void *context, dev_t dev)
 {
     const struct device *device = context;
     char name[MANYPATH_DEVICE_SIZE];
 
-    if (dev == 0)
-        return belongs(strrchr(path, '/') + 1, device->name);
     return mp_sysfs_block_name(device->host->sysfs_root, dev, name, sizeof name) == 0 &&
            belongs(name, device->name);
 }
 
-static int find_opener(const struct mp_host *host, const char *disk, uint64_t deadline_ns,
-                       struct mp_opener *ret_opener)
+int mp_users_program(const struct mp_host *host, const char *disk, uint64_t deadline_ns,
+                     char ret_program[MP_USERS_PROGRAM_SIZE])
 {
     const struct device device = {.host = host, .name = disk};
-
-    return mp_opener_find(host->proc_root, host->dev_root, is_opened, &device, deadline_ns,
-                          ret_opener);
-}
-
-int mp_users_program(const struct mp_host *host, const char *disk, uint64_t deadline_ns)
-{
     struct mp_opener opener;
+    int result =
+        mp_opener_find(host->proc_root, host->dev_root, is_opened, &device, deadline_ns, &opener);
 
-    return find_opener(host, disk, deadline_ns, &opener);
+    if (result > 0 || result == -EACCES)
+        snprintf(ret_program, MP_USERS_PROGRAM_SIZE, "%s (pid %d)", opener.program,
+                 (int)opener.pid);
+    return result;
 }
 
 /* Of a map the open count tells enough. */
 static void say_program(struct sentence *sentence, const struct mp_host *host, const char *device)
 {
-    struct mp_opener opener;
+    char program[MP_USERS_PROGRAM_SIZE];
 
     if (strncmp(device, "dm-", 3) != 0 &&
-        find_opener(host, device, mp_now_ns() + LOOK_LIMIT, &opener) > 0)
-        say(sentence, "open in %s (pid %d)", opener.program, (int)opener.pid);
+        mp_users_program(host, device, mp_now_ns() + LOOK_LIMIT, program) > 0)
+        say(sentence, "open in %s", program);
     else
         say(sentence, "a program has it open, or another mount namespace");
 }

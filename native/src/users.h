@@ -10,7 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MP_PART_MAPS_MAX = 256 }; /* multipath-tools' kpartx makes no more */
+enum {
+    MP_PART_MAPS_MAX = 256, /* multipath-tools' kpartx makes no more */
+    MP_USERS_PROGRAM_SIZE = 40,
+};
 
 /* A partition map that kpartx made: uuid "part<number>-mpath-<wwid>". */
 struct mp_part_map {
@@ -27,9 +30,11 @@ bool mp_part_map_of(const char *uuid, const char *map_uuid, unsigned *ret_number
 int mp_part_maps(const struct mp_host *host, const char *device, const char *map_uuid,
                  struct mp_part_map *ret_maps, size_t max, size_t *ret_count);
 
-/* Has a program the disk or one of its partitions open? With or without claiming it; a mount is none. 1;
- * 0; negative errno as of mp_opener_find(). */
-int mp_users_program(const struct mp_host *host, const char *disk, uint64_t deadline_ns);
+/* Has a program the disk or one of its partitions open? With or without claiming it; a mount is none. 1,
+ * and its name, "qemu-kvm (pid 4711)"; 0; negative errno as of mp_opener_find(), for -EACCES with the name of
+ * one that may not be looked into. */
+int mp_users_program(const struct mp_host *host, const char *disk, uint64_t deadline_ns,
+                     char ret_program[MP_USERS_PROGRAM_SIZE]);
 
 /* "mounted on /var/lib/x; partition map p1 (dm-4) held by vg0-lv": the mounts, swap and holders of a disk
  * or a map. False, and "": none. */

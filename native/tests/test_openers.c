@@ -6,12 +6,34 @@
 #include "tree.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
 
 static const uint64_t soon = UINT64_MAX;
 
-static bool ends_like(const void *context, const char *path, dev_t dev)
+/* The library's is overridden: here sda is a file, and has the number 8:97. */
+int mp_opened_device(int directory, const char *number, dev_t *ret_dev)
 {
-    return dev == 0 && strcmp(strrchr(path, '/') + 1, context) == 0;
+    char path[PATH_MAX] = "";
+    struct stat status;
+
+    if (fstatat(directory, number, &status, 0) < 0 ||
+        readlinkat(directory, number, path, sizeof path - 1) <= 0)
+        return -errno;
+    *ret_dev = status.st_rdev;
+    if (S_ISREG(status.st_mode))
+        *ret_dev = makedev(8, (unsigned char)path[strlen(path) - 1]);
+    return 0;
+}
+
+static bool ends_like(const void *context, dev_t dev)
+{
+    const char *name = context;
+
+    return dev == makedev(8, (unsigned char)name[strlen(name) - 1]);
 }
 
 static int find(const char *name, uint64_t deadline_ns, struct mp_opener *ret_opener)
@@ -66,6 +88,48 @@ TEST(passed_over)
     tree_end();
 }
 
+/* As a user who may not read everything. */
+static int find_as_nobody(const char *name, struct mp_opener *ret_opener)
+{
+    uid_t before = geteuid();
+
+    if (before == 0) {
+        CHECK_EQ(chmod(tree_path("."), 0755), 0);
+        CHECK_EQ(seteuid(65534), 0);
+    }
+    int result = find(name, soon, ret_opener);
+
+    CHECK_EQ(seteuid(before), 0);
+    return result;
+}
+
+TEST(denied)
+{
+    struct mp_opener opener = {0};
+
+    tree_begin();
+    open_in(12, "multipathd\n", 5, "dev/sdb");
+    open_in(13, "kthreadd\n", 5, "dev/sdb");
+    open_in(14, "ended\n", 5, "dev/sdb");
+    tree_file(tree_path("proc/13/stat"), "13 (a) R (b) S 0 0 0 0 -1 2129984 0 0\n");
+    tree_file(tree_path("proc/14/stat"), "14 (ended) Z 1 1 1 0 -1 4228100 0 0\n");
+    for (int pid = 12; pid <= 14; pid++)
+        CHECK_EQ(chmod(tree_path("proc/%d/fd", pid), 0), 0);
+    CHECK_EQ(find_as_nobody("sda", &opener), 0);
+    open_in(15, "cat\n", 5, "dev/sdb");
+    tree_file(tree_path("proc/15/stat"), "15 (cat) S 1 15 15 0 -1 4194304 0 0\n");
+    CHECK_EQ(chmod(tree_path("proc/15/fd"), 0), 0);
+    CHECK_EQ(find_as_nobody("sda", &opener), -EACCES);
+    CHECK_EQ(opener.pid, 15);
+    CHECK_STR(opener.program, "cat");
+    open_in(16, "qemu\n", 5, "dev/sda");
+    CHECK_EQ(find_as_nobody("sda", &opener), 1);
+    CHECK_EQ(opener.pid, 16);
+    for (int pid = 12; pid <= 15; pid++)
+        CHECK_EQ(chmod(tree_path("proc/%d/fd", pid), 0700), 0);
+    tree_end();
+}
+
 TEST(no_proc)
 {
     struct mp_opener opener = {0};
@@ -76,10 +140,10 @@ TEST(no_proc)
 }
 
 /* In the real /proc, our own. */
-static bool is_null(const void *context, const char *path, dev_t dev)
+static bool is_null(const void *context, dev_t dev)
 {
     (void)context;
-    return dev == 0 && strcmp(path, "/dev/null") == 0;
+    return dev == makedev(1, 3);
 }
 
 TEST(real)
@@ -96,6 +160,7 @@ int main(void)
 {
     RUN(found);
     RUN(passed_over);
+    RUN(denied);
     RUN(no_proc);
     RUN(real);
     return test_end();

@@ -376,6 +376,14 @@ class FakeHost:
         finally:
             self.library.c.mp_fake_deny(ffi.NULL, 0)
 
+    def make_partition(self, disk: Disk, number: int) -> Dev:
+        """The kernel's; it has a number of its own."""
+        dev = (disk.dev[0], disk.dev[1] + number)
+        part = disk.folder / "block" / disk.name / f"{disk.name}{number}"
+        part.mkdir()
+        self._link(self.sys / f"dev/block/{dev[0]}:{dev[1]}", part)
+        return dev
+
     # --- for tests: points -----------------------------------------------------------------------
 
     def call(
@@ -764,6 +772,16 @@ class FakeHost:
     def fsync(self, path: Any) -> int:
         name = self._node(path)
         return self.point("fsync", name)
+
+    def opened(self, path: Any, ret_dev: Any) -> int:
+        """The block device of a node; 0 of a file."""
+        name = self._node(path)
+        result = self.point("opened", name)
+        found = re.fullmatch(r"(sd[a-z]+)(\d*)", name)
+        disk = self.disks.get(found[1]) if found is not None else None
+        if disk is not None and Path(ffi.string(path).decode()).parent == self.dev:
+            ret_dev[0] = os.makedev(disk.dev[0], disk.dev[1] + int(found[2] or 0))
+        return result
 
     def _node(self, path: Any) -> str:
         text: str = ffi.string(path).decode()

@@ -45,6 +45,7 @@ struct mp_fake_hooks {
     int (*open_exclusive)(const char *path);
     int (*fsync)(const char *path);
     int (*capacity)(const char *path, uint64_t *ret_bytes);
+    int (*opened)(const char *path, uint64_t *ret_dev);
 };
 void mp_fake_install(const struct mp_fake_hooks *all);
 int mp_fake_listen(int fd, int backlog, bool stay);

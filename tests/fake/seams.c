@@ -8,6 +8,7 @@
  */
 #include "dm.h"
 #include "identity.h"
+#include "openers.h"
 #include "scsi.h"
 #include "uevent.h"
 
@@ -40,6 +41,7 @@ struct mp_fake_hooks {
     int (*open_exclusive)(const char *path);
     int (*fsync)(const char *path);
     int (*capacity)(const char *path, uint64_t *ret_bytes);
+    int (*opened)(const char *path, uint64_t *ret_dev);
 };
 
 /* Set once, before the library is used. */
@@ -169,6 +171,21 @@ bool mp_identity_check(int fd, dev_t dev)
     char path[PATH_MAX];
 
     return path_of(fd, path, sizeof path) && hooks.identity_check(path, dev) == 0;
+}
+
+int mp_opened_device(int directory, const char *number, dev_t *ret_dev)
+{
+    char path[PATH_MAX];
+    uint64_t dev = 0;
+    ssize_t length = readlinkat(directory, number, path, sizeof path - 1);
+
+    if (length < 0)
+        return -errno;
+    path[length] = '\0';
+    int result = hooks.opened(path, &dev);
+
+    *ret_dev = (dev_t)dev;
+    return result;
 }
 
 int mp_uevent_open(int *ret_fd)

@@ -11,7 +11,18 @@ import time
 import pytest
 
 from fake.dm import MAJOR, Map
-from fake.host import IQN, NET, SIZE, FakeHost, OpenFile, at_most, new_volume, until
+from fake.host import (
+    IQN,
+    NET,
+    SIZE,
+    FakeHost,
+    Gate,
+    OpenFile,
+    at_most,
+    designator,
+    new_volume,
+    until,
+)
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Hang, Mute, Request
 from fake.library import Failure, Target
 from fake.multipathd import FakeMultipathd
@@ -294,6 +305,7 @@ def test_disk_that_multipathd_looks_at(host: FakeHost) -> None:
 def test_partition_of_a_disk_that_a_program_has_open(host: FakeHost) -> None:
     target, opened = opened_disk(host)
     opened.close()
+    host.make_partition(host.disks["sda"], 1)
     host.open_in(4711, "mkfs.ext4", "sda1")
     error = host.handle.detach([target], timeout=0.5).failure()
     assert "sda is in use: open in mkfs.ext4 (pid 4711)" in error.message
@@ -305,10 +317,43 @@ def test_programs_that_cannot_be_looked_at(host: FakeHost) -> None:
     with host.denied("4711/fd"):
         error = host.handle.detach([target], timeout=0.5, force=True).failure()
     assert (error.code, error.errno) == ("IN_USE", errno.EMFILE)
+    host.fail("opened", errno.EIO)
+    error = host.handle.detach([target]).failure()
+    assert (error.code, error.errno) == ("IN_USE", errno.EIO)
     assert host.disks
+    opened.close()
+
+
+def test_programs_that_may_not_be_looked_at(host: FakeHost) -> None:
+    """Without CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH: force goes on, and tells."""
+    target, _ = opened_disk(host)
+    with host.denied("4711/fd", errno.EACCES):
+        error = host.handle.detach([target]).failure()
+        assert (error.code, error.errno) == ("IN_USE", errno.EACCES)
+        assert "qemu-kvm (pid 4711) has sda open; nothing was removed" in error.message
+        assert host.disks
+        made = host.handle.detach([target], force=True).finish()
+    assert made.devices_removed == 1
+    (warning,) = made.warnings
+    assert "CAP_SYS_PTRACE" in warning
+
+
+@pytest.mark.parametrize("stat", ["S 2 0 0 0 -1 69238880 0", "Z 1 7 7 0 -1 4227148 0"])
+def test_processes_without_descriptors_may_be_denied(host: FakeHost, stat: str) -> None:
+    """The kernel's threads, and those that have ended."""
+    target, _ = opened_disk(host)
+    (host.root / "proc/4711/stat").write_text(f"4711 (a) R (b) {stat} 0\n")
     with host.denied("4711/fd", errno.EACCES):
         assert host.handle.detach([target]).finish().devices_removed == 1
+
+
+def test_file_that_is_named_like_the_disk(host: FakeHost) -> None:
+    """Shared memory lies below /dev, too."""
+    target, opened = opened_disk(host)
     opened.close()
+    (host.dev / "shm").mkdir()
+    host.open_in(4711, "qemu-kvm", "shm/sda")
+    assert host.handle.detach([target]).finish().devices_removed == 1
 
 
 @pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
@@ -325,6 +370,79 @@ def test_disk_comes_into_a_map_after_the_flush(host: FakeHost, force: bool) -> N
     assert host.sessions
     made = host.handle.detach([target]).finish()
     assert made.map_removed
+    assert host.clean
+
+
+def test_last_look_before_a_deletion_fails(host: FakeHost) -> None:
+    """No descriptor is free: it may be in a map by now."""
+    volume = host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+
+    def make() -> None:
+        host.dm.make(volume.uuid, [disk.dev], SECTORS)
+        host.fail("open", errno.EMFILE)
+
+    host.call("fsync", make)
+    error = host.handle.detach([target]).failure()
+    assert (error.code, error.phase, error.errno) == ("IN_USE", "delete", errno.EMFILE)
+    assert host.disks
+    assert host.sessions
+
+
+def test_disk_is_mounted_elsewhere_after_the_flush(host: FakeHost) -> None:
+    """In another mount namespace: nobody can be named, and yet it stays."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    host.call("fsync", lambda: setattr(disk, "claimed", True))
+    error = host.handle.detach([target], timeout=1.0).failure()
+    assert (error.code, error.phase) == ("IN_USE", "delete")
+    assert "another mount namespace; it was not deleted" in error.message
+    assert host.disks
+    assert host.sessions
+
+
+def test_mount_whose_source_is_only_named_so(host: FakeHost) -> None:
+    """As a file system of no device may be: the disk itself is free."""
+    host.export()
+    (target,) = host.targets()
+    host.add_disk(host.add_session(target), 1)
+    with (host.root / "proc/self/mountinfo").open("a") as file:
+        file.write("36 1 0:77 / /old rw shared:1 - fuse.x /dev/sda rw\n")
+    assert host.handle.detach([target]).finish().devices_removed == 1
+    assert host.clean
+
+
+def test_mounted_disk_looks_at_no_program(host: FakeHost) -> None:
+    """All of them would be looked at again and again for nothing."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    disk.claimed = True
+    host.mount(disk.dev, "/srv")
+    with host.denied("4711/fd"):
+        host.open_in(4711, "qemu-kvm", disk.name)
+        error = host.handle.detach([target], timeout=1.5).failure()
+    assert "sda is in use: mounted on /srv; nothing was removed" in error.message
+
+
+def test_disk_whose_flush_hangs_with_force(host: FakeHost) -> None:
+    """The flush that was given up still claims it: that is no reason to keep it."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    gate = Gate()
+
+    def hang() -> int:
+        disk.claimed = True
+        return gate()
+
+    host.call("fsync", hang)
+    error = host.handle.detach([target], timeout=2.0, force=True).failure()
+    gate.release()
+    assert (error.code, error.phase) == ("TIMEOUT", "flush")
+    assert error.detachment.devices_removed == 1
     assert host.clean
 
 
@@ -370,10 +488,7 @@ def test_mounted_partition_of_a_disk(host: FakeHost) -> None:
     (target,) = host.targets()
     disk = host.add_disk(host.add_session(target), 1)
     disk.claimed = True
-    part = disk.folder / "block" / disk.name / f"{disk.name}1"
-    part.mkdir()
-    host._link(host.sys / f"dev/block/8:{disk.dev[1] + 1}", part)
-    host.mount((8, disk.dev[1] + 1), "/srv")
+    host.mount(host.make_partition(disk, 1), "/srv")
     error = host.handle.detach([target], timeout=0.5).failure()
     assert "sda is in use: mounted on /srv; " in error.message
 
@@ -442,6 +557,23 @@ def test_map_made_since_the_disks_were_found(host: FakeHost) -> None:
     made = host.handle.detach(targets).finish()
     assert made.map_removed
     assert (made.devices_removed, made.sessions_removed) == (2, 2)
+    assert host.clean
+
+
+def test_map_that_another_process_removes(host: FakeHost) -> None:
+    """It has no name any more, and still has its disks: who removes it is waited for."""
+    item = attached(host)
+    other = host.open()
+    gate = host.block("dm.remove")
+    first = other.detach(host.targets(2))
+    assert gate.reached()
+    with host.denied("dm/uuid", errno.EIO):
+        second = host.handle.detach(host.targets(2))
+        assert not second.wait(0.2)
+    gate.release()
+    assert first.finish().map_removed
+    assert second.finish().devices_removed == 0
+    assert item.uuid not in host.dm.maps
     assert host.clean
 
 
@@ -707,6 +839,44 @@ def test_timeout_tells_that_the_map_was_kept(host: FakeHost) -> None:
     words = [found.message for found in error.detachment.errors if found.code == "TIMEOUT"]
     assert "the map was kept, 0 of 2 SCSI devices are deleted" in words[0]
     assert len(host.disks) == 2
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["without force", "force"])
+def test_another_volumes_map_made_since_the_disks_were_found(host: FakeHost, force: bool) -> None:
+    """Found again, nothing may be done: no force goes round between looking and flushing."""
+    host.export()
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+    other = new_volume()
+    host.call("open", lambda: host.dm.make(other.uuid, [disk.dev], SECTORS) and None)
+    with at_most(3.0):
+        error = host.handle.detach([target], timeout=2.0, force=force).failure()
+    assert error.code == "IN_USE"
+    assert "another volume's map" in error.message
+    assert len(host.passed("open")) < 5
+    assert host.disks
+    assert host.sessions
+
+
+def test_lock_fails_the_second_time_with_force(host: FakeHost) -> None:
+    """A disk that only udev can name has no lock; the map that it comes into has one."""
+    volume = host.export()
+    volume.designators = designator(2, 1, b"EXAMPLE disk 1")
+    (target,) = host.targets()
+    disk = host.add_disk(host.add_session(target), 1)
+
+    def make() -> None:
+        host.dm.make(volume.uuid, [disk.dev], SECTORS)
+        (host.root / "locks").mkdir()
+        (host.root / "locks").chmod(0o777)
+
+    host.call("open", make)
+    error = host.handle.detach([target], force=True).failure()
+    assert error.code == "SYSTEM"
+    assert "cannot lock" in error.message
+    assert order(host) == []
+    assert volume.uuid in host.dm.maps
+    assert host.disks
 
 
 # --- multipathd -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -775,3 +776,41 @@ def test_time_is_over_while_it_is_asked_once_more(host: FakeHost) -> None:
     late.release()
     assert error.code == "DEVICE"
     assert "is the volume extended on the storage?" in error.message
+
+
+def test_a_map_that_cannot_be_read(host: FakeHost) -> None:
+    """It is there, so it is not the disk below it that is extended."""
+    volume, item = attached(host, 2)
+    volume.size = LARGER
+    for part, number, code in (
+        ("dm/uuid", errno.EMFILE, "SYSTEM"),
+        ("holders", errno.EMFILE, "SYSTEM"),
+        ("dm/uuid", errno.EIO, "MAP"),  # as of one that is just being removed
+    ):
+        with host.denied(part, number):
+            error = host.handle.extend(host.targets(2)).failure()
+        assert (error.code, error.phase) == (code, "prepare"), part
+        assert not host.passed("rescan")
+    assert host.handle.extend(host.targets(2)).finish().device == item.device
+    assert bytes_of(item) == LARGER
+
+
+def test_a_map_made_since_the_disks_were_found(host: FakeHost) -> None:
+    """By another process, which let go of the lock before it was asked for."""
+    volume = host.export()
+    targets = host.targets(1)
+    device = host.handle.attach(targets, single_path=True).finish().device
+    volume.size = LARGER
+    page = host.disks[device].folder / "vpd_pg83"
+    text = page.read_bytes()
+    page.unlink()
+    os.mkfifo(page)
+    extend = host.handle.extend(targets)
+    with page.open("wb") as file:  # now the library reads it, after it looked for a map
+        item = host.dm.make(volume.uuid, [host.disks[device].dev], SIZE // 512)
+        page.unlink()
+        page.write_bytes(text)
+        file.write(text)
+    made = extend.finish()
+    assert (made.device, made.size_bytes) == (item.device, LARGER)
+    assert bytes_of(item) == LARGER

@@ -15,7 +15,9 @@
  *  - Until 1.0 a minor release may change struct layouts; the soname carries the minor number.
  *
  * The library must run in the host's network namespace (iscsid's socket and NETLINK_ISCSI are per
- * network namespace) with uid 0 and CAP_SYS_ADMIN; it reports MANYPATH_E_PERMISSION otherwise.
+ * network namespace) with uid 0 and CAP_SYS_ADMIN; it reports MANYPATH_E_PERMISSION otherwise. A detach
+ * of a disk without a map needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH as well, see
+ * manypath_detach_begin().
  */
 #ifndef MANYPATH_H
 #define MANYPATH_H
@@ -140,13 +142,13 @@ typedef void (*manypath_log_fn)(void *userdata, int level, const char *message);
 /* Options of a handle. Zero-initialise, then set what is needed: NULL or 0 means the default. The
  * paths exist so that tests and containers can move them. */
 struct manypath_options {
-    const char *sysfs_root;         /* "/sys" */
-    const char *dev_root;           /* "/dev" */
-    const char *proc_root;          /* "/proc": self/mountinfo and swaps, to name users */
-    const char *iscsid_socket;      /* abstract name, "ISCSIADM_ABSTRACT_NAMESPACE" */
-    const char *iscsid_pidfile;     /* "/run/iscsid.pid" */
-    const char *layout_dir;         /* "/etc/manypath/iscsid-layouts.d" */
-    const char *multipath_dir;      /* "/etc/multipath" (wwids) */
+    const char *sysfs_root;     /* "/sys" */
+    const char *dev_root;       /* "/dev" */
+    const char *proc_root;      /* "/proc": who uses a device: fd of all processes, mounts, swaps */
+    const char *iscsid_socket;  /* abstract name, "ISCSIADM_ABSTRACT_NAMESPACE" */
+    const char *iscsid_pidfile; /* "/run/iscsid.pid" */
+    const char *layout_dir;     /* "/etc/manypath/iscsid-layouts.d" */
+    const char *multipath_dir;  /* "/etc/multipath" (wwids) */
     const char *multipath_run_dir;  /* "/run/multipath" (failed_wwids) */
     const char *multipathd_socket;  /* abstract name, "/org/kernel/linux/storage/multipathd" */
     const char *multipathd_pidfile; /* "/run/multipathd.pid" */
@@ -394,6 +396,11 @@ MANYPATH_API int manypath_attach_begin(struct manypath *handle,
  * Without `force` the first failure ends it. Until the map is removed that means that nothing was: a map
  * or disk in use is E_IN_USE, with its users named; a flush that fails is E_FLUSH with the errno. A map
  * without a usable path that queues I/O is E_FLUSH too, at once, since its flush would never end.
+ *
+ * A disk without a map is in use also by a program that only has it open, which is looked for among the
+ * descriptors of all processes in /proc. If some may not be looked into, for want of CAP_SYS_PTRACE and
+ * CAP_DAC_READ_SEARCH, it is E_IN_USE; with `force` the detach goes on, with a warning. Not seen are
+ * programs in another PID namespace, or that opened a node outside of dev_root.
  *
  * With `force` whatever fails is collected, and each step up to the deletion gets half of the time that is
  * left. When no path of the map is usable its queueing is turned off, so that whoever waits for it gets an
