@@ -150,14 +150,16 @@ static void learn(struct mp_attach_job *job, uint64_t udev_deadline_ns)
 }
 
 /* Without a map, a program that merely has the disk open is its user. Our descriptor is closed. */
-static bool is_open(const struct mp_attach_job *job)
+static bool is_open(const struct mp_attach_job *job, char *users, size_t size)
 {
     uint64_t until_ns = patience(job, CLAIM_PATIENCE);
+    char program[MP_USERS_PROGRAM_SIZE] = "an unknown program";
     int found;
 
     do /* udev looks at disks for moments */
-        found = mp_users_program(job->host, job->disk.name, job->deadline_ns);
+        found = mp_users_program(job->host, job->disk.name, job->deadline_ns, program);
     while (found == 1 && mp_wait_turn(until_ns));
+    snprintf(users, size, "open in %s", program);
     return found != 0; /* nobody can tell: leave it alone */
 }
 
@@ -166,7 +168,7 @@ static bool is_used(const struct mp_attach_job *job, char *users, size_t size)
 {
     return job->holders.map[0] == '\0' &&
            (mp_users_describe(job->host, job->disk.name, -1, users, size) || job->claimed ||
-            (job->single_path && is_open(job)));
+            (job->single_path && is_open(job, users, size)));
 }
 
 /* The volume has another size than the kernel knows: it was extended while nobody looked. A disk that
