@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from fake.host import FakeHost
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 MAJOR = 253
 HEADER = struct.Struct("=3I I I I i I I I Q 128s 129s 7s")
@@ -126,6 +131,19 @@ class Call:
     targets: int = 0
 
 
+def locked(
+    method: Callable[Concatenate[FakeDm, P], T],
+) -> Callable[Concatenate[FakeDm, P], T]:
+    """With the host's lock, which its threads take as well."""
+
+    @functools.wraps(method)
+    def wrapper(self: FakeDm, *arguments: P.args, **options: P.kwargs) -> T:
+        with self.host.lock:
+            return method(self, *arguments, **options)
+
+    return wrapper
+
+
 class FakeDm:
     """The host's maps. Points (host.py) are "dm.<ioctl>" with the uuid, or the target's name."""
 
@@ -138,6 +156,7 @@ class FakeDm:
 
     # --- for tests -------------------------------------------------------------------------------
 
+    @locked
     def make(
         self, uuid: str, devs: list[Dev], sectors: int, *, kind: str = "multipath", name: str = ""
     ) -> Map:
@@ -149,12 +168,13 @@ class FakeDm:
         self._swap(made)
         return made
 
+    @locked
     def fail(self, found: Map, *devs: Dev) -> None:
         """I/O through these paths failed."""
-        with self.host.lock:
-            for dev in devs:
-                self._set_failed(found, dev, True)
+        for dev in devs:
+            self._set_failed(found, dev, True)
 
+    @locked
     def make_part(self, below: Map, number: int) -> Map:
         """A partition map as kpartx makes it: it has the map below open."""
         made = self._create(f"{below.name}-part{number}", f"part{number}-{below.uuid}")
@@ -164,6 +184,7 @@ class FakeDm:
         self.host.map_holds(made, below)
         return made
 
+    @locked
     def queue(self, found: Map, on: bool) -> None:
         """The multipath table's feature queue_if_no_path."""
         assert found.active is not None
@@ -173,6 +194,7 @@ class FakeDm:
     def queues(self, found: Map) -> bool:
         return found.active is not None and found.active.params.startswith("1 queue_if_no_path")
 
+    @locked
     def close(self, found: Map) -> None:
         """Whoever had it open is done."""
         found.open_count -= 1
@@ -267,12 +289,14 @@ class FakeDm:
                 return item
         raise DmError(errno.ENXIO)
 
+    @locked
     def _create(self, name: str, uuid: str) -> Map:
         made = Map(name, uuid, next(self._minors))
         self.maps[uuid] = made
         self.host.map_appears(made)
         return made
 
+    @locked
     def _load(self, found: Map, table: Table) -> None:
         for dev in table.devs:
             disk = self.host.disk_of(dev)
@@ -283,6 +307,7 @@ class FakeDm:
                 raise DmError(errno.EBUSY)
         found.inactive = table
 
+    @locked
     def _swap(self, found: Map) -> None:
         """A table that is too long is dropped, and the map stays suspended (kernel do_resume)."""
         disks = [self.host.disk_of(dev) for dev in (found.inactive.devs if found.inactive else ())]
@@ -327,6 +352,7 @@ class FakeDm:
         action = "PATH_FAILED" if failed else "PATH_REINSTATED"
         self.host.map_event(found, "change", f"DM_ACTION={action}")
 
+    @locked
     def _remove(self, found: Map) -> None:
         del self.maps[found.uuid]
         if found.below is not None:

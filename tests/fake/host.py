@@ -763,10 +763,11 @@ class FakeHost:
     def open_exclusive(self, path: Any) -> int:
         name = self._node(path)
         result = self.point("open", name)
-        disk = self.disks.get(name)
-        if result == 0 and disk is not None:
-            held = any(disk.dev in item.members for item in self.dm.maps.values())
-            return -errno.EBUSY if disk.claimed or held else 0
+        with self.lock:
+            disk = self.disks.get(name)
+            if result == 0 and disk is not None:
+                held = any(disk.dev in item.members for item in self.dm.maps.values())
+                return -errno.EBUSY if disk.claimed or held else 0
         return result
 
     def fsync(self, path: Any) -> int:

@@ -24,7 +24,7 @@ from fake.host import (
     until,
 )
 from fake.iscsid import LOGIN, LOGOUT, Action, Answer, Hang, Mute, Request
-from fake.library import Failure, Target
+from fake.library import PATIENCE, Failure, Target
 from fake.multipathd import FakeMultipathd
 
 SECTORS = SIZE // 512
@@ -188,7 +188,7 @@ def test_open_map(host: FakeHost) -> None:
     (item,) = host.dm.maps.values()
     item.open_count = 1
     with at_most(1.5):
-        error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+        error = host.handle.detach(host.targets(2), timeout=0.5 * PATIENCE).failure()
     assert error.code == "IN_USE"
     assert order(host) == []
     assert len(host.disks) == 2
@@ -212,7 +212,7 @@ def test_opened_after_the_flush(host: FakeHost) -> None:
     host.handle.attach(host.targets(2)).finish()
     (item,) = host.dm.maps.values()
     host.call("fsync", lambda: setattr(item, "open_count", 1))
-    error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+    error = host.handle.detach(host.targets(2), timeout=0.5 * PATIENCE).failure()
     assert error.code == "IN_USE"
     assert host.dm.maps
     assert len(host.disks) == 2
@@ -247,7 +247,7 @@ def test_mounted_disk_without_a_map(host: FakeHost) -> None:
     (target,) = host.targets()
     host.add_disk(host.add_session(target), 1).claimed = True
     with at_most(1.5):
-        error = host.handle.detach([target], timeout=0.5).failure()
+        error = host.handle.detach([target], timeout=0.5 * PATIENCE).failure()
     assert error.code == "IN_USE"
     assert host.disks
 
@@ -265,7 +265,7 @@ def test_disk_that_a_program_has_open(host: FakeHost, force: bool) -> None:
     """Without claiming it: the kernel would delete it under the program."""
     target, opened = opened_disk(host)
     with at_most(1.5):
-        error = host.handle.detach([target], timeout=0.5, force=force).failure()
+        error = host.handle.detach([target], timeout=0.5 * PATIENCE, force=force).failure()
     assert error.code == "IN_USE"
     words = "sda is in use: open in qemu-kvm (pid 4711); nothing was removed"
     assert error.message == words
@@ -307,7 +307,7 @@ def test_partition_of_a_disk_that_a_program_has_open(host: FakeHost) -> None:
     opened.close()
     host.make_partition(host.disks["sda"], 1)
     host.open_in(4711, "mkfs.ext4", "sda1")
-    error = host.handle.detach([target], timeout=0.5).failure()
+    error = host.handle.detach([target], timeout=0.5 * PATIENCE).failure()
     assert "sda is in use: open in mkfs.ext4 (pid 4711)" in error.message
 
 
@@ -315,7 +315,7 @@ def test_programs_that_cannot_be_looked_at(host: FakeHost) -> None:
     """Nothing is known, so nothing is done."""
     target, opened = opened_disk(host)
     with host.denied("4711/fd"):
-        error = host.handle.detach([target], timeout=0.5, force=True).failure()
+        error = host.handle.detach([target], timeout=0.5 * PATIENCE, force=True).failure()
     assert (error.code, error.errno) == ("IN_USE", errno.EMFILE)
     host.fail("opened", errno.EIO)
     error = host.handle.detach([target]).failure()
@@ -396,7 +396,7 @@ def test_disk_is_mounted_elsewhere_after_the_flush(host: FakeHost) -> None:
     (target,) = host.targets()
     disk = host.add_disk(host.add_session(target), 1)
     host.call("fsync", lambda: setattr(disk, "claimed", True))
-    error = host.handle.detach([target], timeout=1.0).failure()
+    error = host.handle.detach([target], timeout=1.0 * PATIENCE).failure()
     assert (error.code, error.phase) == ("IN_USE", "delete")
     assert "another mount namespace; it was not deleted" in error.message
     assert host.disks
@@ -423,7 +423,7 @@ def test_mounted_disk_looks_at_no_program(host: FakeHost) -> None:
     host.mount(disk.dev, "/srv")
     with host.denied("4711/fd"):
         host.open_in(4711, "qemu-kvm", disk.name)
-        error = host.handle.detach([target], timeout=1.5).failure()
+        error = host.handle.detach([target], timeout=1.5 * PATIENCE).failure()
     assert "sda is in use: mounted on /srv; nothing was removed" in error.message
 
 
@@ -468,7 +468,7 @@ def test_mounted_map(host: FakeHost, escaped: str, point: str) -> None:
     item.open_count = 1
     host.mount((MAJOR, item.minor), escaped)
     host.mount((MAJOR, item.minor + 1), "/elsewhere")
-    error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+    error = host.handle.detach(host.targets(2), timeout=0.5 * PATIENCE).failure()
     assert error.code == "IN_USE"
     words = f"{item.device} is in use: mounted on {point}; 1 open; nothing was removed"
     assert error.message == words
@@ -478,7 +478,7 @@ def test_map_used_as_swap(host: FakeHost) -> None:
     item = attached(host)
     item.open_count = 1
     host.swap_to(f"/dev/{item.device}")
-    error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+    error = host.handle.detach(host.targets(2), timeout=0.5 * PATIENCE).failure()
     assert "used as swap; 1 open" in error.message
 
 
@@ -489,7 +489,7 @@ def test_mounted_partition_of_a_disk(host: FakeHost) -> None:
     disk = host.add_disk(host.add_session(target), 1)
     disk.claimed = True
     host.mount(host.make_partition(disk, 1), "/srv")
-    error = host.handle.detach([target], timeout=0.5).failure()
+    error = host.handle.detach([target], timeout=0.5 * PATIENCE).failure()
     assert "sda is in use: mounted on /srv; " in error.message
 
 
@@ -520,7 +520,7 @@ def test_partition_map_in_use(host: FakeHost) -> None:
     volume.below = part
     part.open_count = 1
     host.map_holds(volume, part)
-    error = host.handle.detach(host.targets(2), timeout=0.5).failure()
+    error = host.handle.detach(host.targets(2), timeout=0.5 * PATIENCE).failure()
     assert error.code == "IN_USE"
     assert "is in use: partition map p1 (dm-1) held by vg0-lv (dm-2); 1 open" in error.message
     assert order(host) == []
@@ -760,7 +760,7 @@ def test_queueing_is_restored(host: FakeHost, running: bool) -> None:
         daemon.script("del map", *["fail\n"] * 50)
         if not running:
             daemon.stop()
-        error = host.handle.detach(host.targets(2), timeout=1.0).failure()
+        error = host.handle.detach(host.targets(2), timeout=1.0 * PATIENCE).failure()
         assert ("restorequeueing map dm-0" in daemon.commands) == running
     assert error.code == "IN_USE"
     assert host.dm.queues(item)
@@ -1004,7 +1004,7 @@ def test_map_made_again_is_busy(host: FakeHost) -> None:
         host.dm.make(volume.uuid, [disk.dev], SECTORS).open_count = 1
 
     host.call("delete", make_again)
-    error = host.handle.detach(host.targets(1), timeout=1.0).failure()
+    error = host.handle.detach(host.targets(1), timeout=1.0 * PATIENCE).failure()
     assert error.code == "IN_USE"
     assert "dm-1 is in use: " in error.message
     assert "; 1 open; " in error.message
