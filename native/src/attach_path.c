@@ -527,13 +527,25 @@ static void device_seen(struct mp_device_watch *watch, const struct mp_uevent *e
         look_for_device(path, result);
 }
 
+/* There is no disk. One that was seen a moment ago was deleted, as the detach of another process does; in
+ * a session that others have, too, one may come and go unseen. */
+static bool may_be_deleted(struct mp_attach_path *path)
+{
+    bool again = path->disk.name[0] != '\0' || (path->session_existed && !path->scanned_again);
+
+    path->scanned_again = true;
+    return again;
+}
+
 static void path_device(struct mp_attach_path *path)
 {
     int result = mp_path_find_disk(path);
 
     path->step = MP_PATH_DEVICE;
     path->times.scan_end_ns = mp_attach_since_begin(path->attach);
-    if (result == -ENOENT)
+    if (result == -ENOENT && may_be_deleted(path))
+        rescan(path);
+    else if (result == -ENOENT)
         mp_path_error(path, MANYPATH_E_LUN_NOT_FOUND, MANYPATH_PHASE_SCAN, 0,
                       "target %s offers no LUN %" PRIu64
                       " to this host; check that the volume is exported to this initiator",

@@ -83,6 +83,7 @@ struct mp_attach_path {
     bool disk_is_ours;     /* appeared by our scan */
     bool announced;        /* the kernel said that the block device is complete */
     bool missed;           /* it may have said so: events were lost */
+    bool scanned_again;    /* for a disk that somebody may have deleted before it was seen */
     unsigned opens;        /* attempts to open it since it was announced */
     struct mp_timer timer; /* from SCAN to IDENTITY: when to look again, or to give up */
     uint64_t until_ns;     /* when to give up; until the caller has its answer the volume decides */

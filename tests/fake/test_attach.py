@@ -327,6 +327,27 @@ def test_disk_deleted_while_it_is_read(host: FakeHost, there_before: bool) -> No
     assert len(host.dm.maps[volume.uuid].members) == 2
 
 
+def test_disk_deleted_before_it_is_seen(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a session that others use, too: the first look after the scan finds nothing."""
+    host.export()
+    targets = host.targets(2)
+    session = host.add_session(targets[0])
+    scan, lost = host.scan, []
+
+    def scan_and_lose(number: int, *address: int) -> int:
+        result = scan(number, *address)
+        if number == session.host and not lost:
+            with host.lock:
+                lost.extend(session.disks.values())
+                host._vanish(lost[0])
+        return result
+
+    monkeypatch.setattr(host, "scan", scan_and_lose)
+    made = host.handle.attach(targets).finish()
+    assert [path.state for path in made.paths] == ["ACTIVE", "ACTIVE"]
+    assert len(host.passed("scan")) == 3
+
+
 @pytest.mark.parametrize("announced", [False, True], ids=["no block device", "block device"])
 def test_disk_that_is_being_deleted(host: FakeHost, announced: bool) -> None:
     """The kernel's scan waits for the rest of the deletion."""
