@@ -348,8 +348,14 @@ static void release_locks(struct mp_detach *detach)
 
 void mp_detach_unlock(struct mp_detach *detach)
 {
-    if (detach->jobs == 0)
+    if (detach->jobs == 0) {
         release_locks(detach);
+        return;
+    }
+    /* jobs that are stuck keep what is held; what is waited for must not come to a detach that is over */
+    for (size_t i = 0; i < detach->lock_count; i++)
+        if (detach->locks[i].lock.state == MP_LOCK_WAITING)
+            mp_lock_release(&detach->locks[i].lock);
 }
 
 static void lock_done(struct mp_lock *base, const struct manypath_error *error)
