@@ -38,6 +38,7 @@
 
 enum {
     MEMBERS_MAX = 64,
+    STATE_SIZE = 24,
     CAPACITY_TIMEOUT_MS = 10000,
 };
 
@@ -79,19 +80,27 @@ static uint64_t patience(const struct mp_attach_job *job, uint64_t most_ns)
 
 /* ---- what is wrong ---- */
 
+static bool read_state(const struct mp_attach_job *job, const char *name, char *state, size_t size)
+{
+    size_t length;
+
+    if (mp_sysfs_device_attribute(job->host->sysfs_root, name, "state", state, size - 1, &length) <
+        0)
+        return false;
+    state[length > 0 && state[length - 1] == '\n' ? length - 1 : length] = '\0';
+    return true;
+}
+
 /* The kernel has given it up, although its session is logged in. */
 static bool is_down(const struct mp_attach_job *job, struct fault *fault)
 {
-    const char *root = job->host->sysfs_root;
     uint64_t until_ns = patience(job, RUNNING_PATIENCE);
-    char state[24];
-    size_t length;
+    char state[STATE_SIZE];
 
     mp_copy(state, sizeof state, job->disk.state);
     while (strcmp(state, "transport-offline") == 0 && mp_wait_turn(until_ns) &&
-           mp_sysfs_device_attribute(root, job->disk.name, "state", state, sizeof state - 1,
-                                     &length) == 0)
-        state[length > 0 && state[length - 1] == '\n' ? length - 1 : length] = '\0';
+           read_state(job, job->disk.name, state, sizeof state))
+        ;
     return (strcmp(state, "offline") == 0 || strcmp(state, "transport-offline") == 0) &&
            found(fault, false, "its state is %s although its session is logged in", state);
 }
@@ -254,12 +263,16 @@ static bool refuse(struct mp_attach_job *job, const struct fault *fault, const c
     return false;
 }
 
-/* A member that does not answer may still be the map's volume. */
+/* A member that does not answer may still be the map's volume; not so one that the kernel does not ask
+ * any more, until somebody sets it running. */
 static bool is_gone_or_other(const struct mp_attach_job *job, const char *name, dev_t dev)
 {
     struct mp_identity identity;
     struct manypath_error error;
+    char state[STATE_SIZE];
 
+    if (read_state(job, name, state, sizeof state) && strcmp(state, "offline") == 0)
+        return true;
     if (mp_identity_read(job->host, name, dev, &identity, &error) < 0)
         return error.sys_errno == ENODEV;
     return strcmp(identity.wwid, job->holders.other_wwid) != 0;

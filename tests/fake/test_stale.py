@@ -172,6 +172,23 @@ def test_map_has_a_member_that_is_right(host: FakeHost) -> None:
     assert list(host.dm.maps) == [old.uuid]
 
 
+@pytest.mark.parametrize("state", ["offline", "running"])
+def test_map_whose_members_do_not_answer(host: FakeHost, state: str) -> None:
+    """Those that run may be its volume all the same; those that are offline are nobody's."""
+    old, targets = leave(host, with_map=True)
+    for disk in disks(host):
+        (disk.folder / "state").write_text(f"{state if disk.name == 'sdb' else 'offline'}\n")
+        host.fail("inquiry", errno.EIO, disk.name, times=9)
+    host.swap(new := new_volume())
+    attach = host.handle.attach(targets)
+    if state == "offline":
+        assert_fresh(host, attach.finish(), new)
+    else:
+        error = attach.failure()
+        assert (error.code, list(host.dm.maps)) == ("IN_USE", [old.uuid])
+        assert "whose other member sdb" in error.message
+
+
 def test_right_map_with_a_member_that_is_another_disk_now(host: FakeHost) -> None:
     old, targets = leave(host, with_map=True)
     host.disks["sdb"].volume = new_volume()
